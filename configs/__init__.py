@@ -1,0 +1,1 @@
+"""Names and numbers for every application (Hydra); no code."""

@@ -1,0 +1,1 @@
+"""Every task by name, behind one Gymnasium interface."""

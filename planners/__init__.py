@@ -1,0 +1,1 @@
+"""Planners that improve action sequences, given one function that scores them."""

@@ -1,0 +1,1 @@
+"""Recorded experience: episodes, datasets of them, and windows drawn for training."""
