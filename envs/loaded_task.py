@@ -1,0 +1,42 @@
+"""What a family of tasks hands over: an environment, and what Gymnasium has no place for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from envs.simulation import Simulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTask:
+    """One task, ready to be wrapped in a `TaskEnv`.
+
+    Attributes:
+        name: canonical name.
+        env: vector observations (O,), actions in [-1, 1] (A,).
+        env_step_s: seconds of one env step; None if the env does not say.
+        num_env_steps: env steps until truncation; None if there is no limit.
+        can_terminate: whether the task may end by itself.
+        simulation: its MuJoCo simulation; None if it has none.
+        default_camera: from where images are taken, of a MuJoCo task.
+        frame: makes an image (H, W, 3) of a task without MuJoCo; None if it cannot.
+        divergence_errors: what `env.step` raises when the simulation diverges.
+    """
+
+    name: str
+    env: gymnasium.Env[Any, Any]
+    env_step_s: float | None
+    num_env_steps: int | None
+    can_terminate: bool
+    simulation: Simulation | None = None
+    default_camera: mujoco.MjvCamera | None = None
+    frame: Callable[[], np.ndarray] | None = None
+    divergence_errors: tuple[type[Exception], ...] = ()

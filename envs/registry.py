@@ -1,0 +1,132 @@
+"""Every task by name: `make`, `make_vec`, `task_names`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from envs.errors import EnvError, IncompatibleVersionsError, UnknownTaskError
+from envs.gymnasium_tasks import find_spec, load_gymnasium_task
+from envs.loaded_task import LoadedTask
+from envs.suite import canonical_name, load_suite_task, suite_tasks
+from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv
+from envs.wrappers import TaskEnv
+
+_MAX_NUM_SUGGESTIONS = 5
+
+
+def task_names() -> tuple[str, ...]:
+    """All tasks of dm_control's suite, by canonical name; `gymnasium.registry` lists Gymnasium's ids."""
+    return tuple(sorted(suite_tasks()))
+
+
+def make(
+    task: str,
+    *,
+    seed: int = 0,
+    action_repeat: int = 1,
+    observe: Sequence[str] = ("state",),
+    image_size: int = 64,
+    camera: str | int | None = None,
+    render_size: tuple[int, int] = (480, 480),
+) -> TaskEnv:
+    """Make a task with dict observations and actions in [-1, 1].
+
+    Args:
+        task: `domain-task` of dm_control's suite (`cartpole-swingup`, `ball-in-cup-catch`; underscores and
+            `cup-catch` are understood), or the id of a Gymnasium continuous-control environment
+            (`HalfCheetah-v5`, `module:id`).
+        seed: of the first episode, where `reset()` is called without one; later episodes follow from it.
+        action_repeat: env steps per action; rewards are summed.
+        observe: `state` (float32 vector), `pixels` (uint8, C x H x W), or both.
+        image_size: height and width of `pixels`.
+        camera: name or number; -1 is a free camera; None is the task's usual view.
+        render_size: (width, height) of the images that `render()` returns.
+
+    Raises:
+        UnknownTaskError: no such task; names similar ones.
+        UnsupportedEnvError: the task's spaces do not fit.
+        EnvError: other wrong arguments, or missing packages.
+    """
+    loaded = _load(task)
+    try:
+        return TaskEnv(
+            loaded,
+            seed=seed,
+            action_repeat=action_repeat,
+            observe=observe,
+            image_size=image_size,
+            camera=camera,
+            render_size=render_size,
+        )
+    except Exception:
+        loaded.env.close()
+        raise
+
+
+def make_vec(
+    task: str,
+    *,
+    num_envs: int,
+    seed: int = 0,
+    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    asynchronous: bool = False,
+    **kwargs: Any,
+) -> SyncTaskVectorEnv | AsyncTaskVectorEnv:
+    """Make `num_envs` environments of one task, stepped together; returned batches are copies.
+
+    Environment i is `make(task, seed=env_seeds[i], **kwargs)`, with `env_seeds` drawn from `seed` (unlike
+    seed + i, two vector environments with neighbouring seeds then share no episode). With
+    `AutoresetMode.DISABLED`, `reset(options={"reset_mask": mask})` resets those whose entry in the boolean
+    mask is set.
+
+    Args:
+        task: as in `make`.
+        num_envs: how many.
+        seed: of all of them.
+        autoreset_mode: what follows an episode's end (Gymnasium: NEXT_STEP, SAME_STEP, DISABLED).
+        asynchronous: one process for each, which pays for slow simulations and `pixels` only (scripts then
+            need `if __name__ == "__main__":`).
+        **kwargs: as in `make`.
+
+    Raises:
+        EnvError: as `make`.
+    """
+    if num_envs < 1:
+        raise EnvError(f"num_envs={num_envs}, and a vector environment holds at least 1")
+    env_seeds = tuple(int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs))
+    makers = [partial(make, task, seed=env_seed, **kwargs) for env_seed in env_seeds]
+    kind = AsyncTaskVectorEnv if asynchronous else SyncTaskVectorEnv
+    return kind(makers, env_seeds=env_seeds, autoreset_mode=autoreset_mode)
+
+
+def _load(task: str) -> LoadedTask:
+    spec = find_spec(task)
+    if spec is not None:
+        return load_gymnasium_task(spec)
+    name = canonical_name(task)
+    if re.search(r"-v\d+$", task) is None and name in suite_tasks():
+        return load_suite_task(name)
+    raise _unknown(task)
+
+
+def _unknown(task: str) -> UnknownTaskError:
+    try:
+        names = list(task_names())
+    except IncompatibleVersionsError:  # the name is wrong either way; suggest what we can
+        names = []
+    # Compared in lower case, since `halfcheetah-v5` is a likely slip.
+    spelled = {name.lower(): name for name in [*names, *gymnasium.registry]}
+    close = difflib.get_close_matches(canonical_name(task), spelled, n=_MAX_NUM_SUGGESTIONS, cutoff=0.6)
+    similar = f"did you mean {', '.join(spelled[name] for name in close)}? " if close else ""
+    return UnknownTaskError(
+        f"There is no task {task!r}: {similar}envs.task_names() lists dm_control's, "
+        "gymnasium.pprint_registry() Gymnasium's"
+    )

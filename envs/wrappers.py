@@ -1,0 +1,284 @@
+"""`TaskEnv`: the one face of every task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from envs.errors import EnvError, InvalidActionError, RenderingError, SimulationError
+from envs.loaded_task import LoadedTask
+from envs.rendering import FAST, VIDEO, Quality, SceneRenderer, find_camera
+from envs.simulation import Simulation
+
+Observation: TypeAlias = dict[str, np.ndarray]
+_OBSERVATION_KEYS = ("state", "pixels")
+
+
+class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
+    """A task with dict observations and actions in [-1, 1]; made by `envs.make`, described there.
+
+    Observations: `state` float32 (O,) and/or `pixels` uint8 (C, H, W). Actions: float32 (A,).
+    One `step` is one agent step: `action_repeat` env steps, fewer where the episode ends in between.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedTask,
+        *,
+        seed: int,
+        action_repeat: int,
+        observe: Sequence[str],
+        image_size: int,
+        camera: str | int | None,
+        render_size: tuple[int, int],
+    ) -> None:
+        super().__init__(loaded.env)
+        _check_arguments(action_repeat, observe, image_size, render_size)
+        self._loaded = loaded
+        self._action_repeat = action_repeat
+        self._first_seed: int | None = seed
+        self._agent_step: int | None = None  # None: no episode is running, reset() is due
+        self._num_divergences = 0
+        # render_size is (width, height), as images are spoken of; arrays are (H, W, 3).
+        self._video = self._image_source(camera, *render_size, quality=VIDEO)
+        self._pixels = self._image_source(camera, image_size, image_size, quality=FAST)
+        self._observe = tuple(observe)
+        self.observation_space = self._make_observation_space(image_size)
+        self.action_space = spaces.Box(-1.0, 1.0, loaded.env.action_space.shape, np.float32)
+        self.action_space.seed(seed)
+        # A video at this rate runs in real time.
+        fps = None if self.control_period_s is None else 1.0 / self.control_period_s
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
+
+    @property
+    def task(self) -> str:
+        """Canonical name of the task."""
+        return self._loaded.name
+
+    @property
+    def action_repeat(self) -> int:
+        """Env steps per agent step."""
+        return self._action_repeat
+
+    @property
+    def control_period_s(self) -> float | None:
+        """Seconds between two decisions; None where the environment does not say."""
+        step_s = self._loaded.env_step_s
+        return None if step_s is None else step_s * self._action_repeat
+
+    @property
+    def episode_length(self) -> int | None:
+        """Agent steps until truncation; None where there is no limit."""
+        num_env_steps = self._loaded.num_env_steps
+        return None if num_env_steps is None else math.ceil(num_env_steps / self._action_repeat)
+
+    @property
+    def can_terminate(self) -> bool:
+        """Whether the task may end by itself (False only where that is known)."""
+        return self._loaded.can_terminate
+
+    @property
+    def render_mode(self) -> str:  # type: ignore[override]
+        """Always `rgb_array`."""
+        return "rgb_array"
+
+    @property
+    def spec(self) -> None:  # type: ignore[override]
+        """None: a `TaskEnv` is made by `envs.make`, not by `gymnasium.make`."""
+        return None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode. The first one uses `make`'s seed; later ones go on from there; `seed` reseeds."""
+        if seed is None:
+            seed = self._first_seed
+        self._first_seed = None
+        self._agent_step = None
+        state, info = self._loaded.env.reset(seed=seed, options=options)
+        for source in (self._video, self._pixels):
+            if isinstance(source, SceneRenderer):
+                source.model_changed()
+        if self._loaded.simulation is not None:
+            self._num_divergences = self._loaded.simulation.num_divergences()
+        self._agent_step = 0
+        return self._observation(state), info
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Repeat the action `action_repeat` times; the reward is the sum.
+
+        Raises:
+            InvalidActionError: wrong shape, NaN or inf. Outside [-1, 1] is clipped.
+            SimulationError: the simulation diverged; `reset()` is due.
+            gymnasium.error.ResetNeeded: the episode is over, or none was started.
+        """
+        if self._agent_step is None:
+            raise gymnasium.error.ResetNeeded(
+                f"{self.task}: step() needs a running episode, and none was started or the last one is over: "
+                "call reset() first"
+            )
+        action = self._checked_action(action)
+        total_reward = 0.0
+        agent_step, self._agent_step = self._agent_step + 1, None
+        for _ in range(self._action_repeat):
+            try:
+                state, reward, terminated, truncated, info = self._loaded.env.step(action)
+            except self._loaded.divergence_errors as error:
+                raise self._diverged(agent_step, str(error)) from error
+            total_reward += float(reward)
+            if terminated or truncated:
+                break
+        observation = self._observation(state, agent_step)
+        if not math.isfinite(total_reward):
+            raise self._diverged(agent_step, f"the reward is {total_reward}")
+        if not (terminated or truncated):
+            self._agent_step = agent_step
+        return observation, total_reward, bool(terminated), bool(truncated), info
+
+    def render(self) -> np.ndarray:
+        """Image of the current state for people: uint8 (H, W, 3), `render_size`.
+
+        Raises:
+            RenderingError: nothing here can render; says what to install.
+        """
+        return self._frame(self._video)
+
+    def close(self) -> None:
+        """Free the renderers and the environment."""
+        for source in (self._video, self._pixels):
+            if isinstance(source, SceneRenderer):
+                source.close()
+        super().close()
+
+    @property
+    def simulation(self) -> Simulation:
+        """The MuJoCo model and data of this task, shared with it.
+
+        Raises:
+            EnvError: the task is not simulated by MuJoCo.
+        """
+        if self._loaded.simulation is None:
+            raise EnvError(
+                f"{self.task} has no MuJoCo physics state: take a dm_control task or a Gymnasium MuJoCo task"
+            )
+        return self._loaded.simulation
+
+    def physics_state(self) -> np.ndarray:
+        """MuJoCo's full integration state (mjSTATE_INTEGRATION): float64 vector.
+
+        It does not hold the step count, nor what `reset` draws into the model (reacher's target, the terrain
+        of quadruped-escape): to repeat an episode elsewhere, reset with its seed first.
+        """
+        return self.simulation.state()
+
+    def set_physics_state(self, state: np.ndarray) -> None:
+        """Continue from a state that `physics_state` returned; the steps left until truncation stay.
+
+        The same actions then give the same physics states to the bit. Gymnasium's tasks observe a few
+        quantities from before their last physics step, so their first observation and reward after this
+        call may differ from those first recorded.
+        """
+        self.simulation.set_state(state)
+
+    def _make_observation_space(self, image_size: int) -> spaces.Space[Any]:
+        entries: dict[str, spaces.Space[Any]] = {}
+        if "state" in self._observe:
+            vector = self._loaded.env.observation_space
+            assert isinstance(vector, spaces.Box)
+            low, high = vector.low.astype(np.float32), vector.high.astype(np.float32)
+            entries["state"] = spaces.Box(low, high, dtype=np.float32)
+        if "pixels" in self._observe:
+            entries["pixels"] = spaces.Box(0, 255, (3, image_size, image_size), np.uint8)
+        return spaces.Dict(entries)
+
+    def _observation(self, state: np.ndarray, agent_step: int = 0) -> Observation:
+        # A number beyond float32 becomes inf, which is reported below.
+        with np.errstate(over="ignore"):
+            vector = np.array(state, np.float32)
+        if not np.isfinite(vector).all():
+            bad = np.flatnonzero(~np.isfinite(vector))
+            raise self._diverged(
+                agent_step, f"entries {bad.tolist()} of the state are {vector[bad].tolist()}"
+            )
+        if self._loaded.simulation is not None:
+            # Gymnasium's environments go on with a state that MuJoCo has silently reset.
+            count = self._loaded.simulation.num_divergences()
+            if count > self._num_divergences:
+                raise self._diverged(agent_step, "MuJoCo found NaN, inf or huge values in the physics state")
+        observation: Observation = {}
+        if "state" in self._observe:
+            observation["state"] = vector
+        if "pixels" in self._observe:
+            frame = self._frame(self._pixels)
+            observation["pixels"] = np.ascontiguousarray(frame.transpose(2, 0, 1))
+        return observation
+
+    def _checked_action(self, action: Any) -> np.ndarray:
+        shape = self.action_space.shape
+        try:
+            vector = np.asarray(action, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidActionError(f"{self.task}: an action is {shape} numbers, got {action!r}") from error
+        if vector.shape != shape:
+            raise InvalidActionError(
+                f"{self.task}: an action has shape {shape}, got {vector.shape}; "
+                "a batch of actions needs envs.make_vec"
+            )
+        if not np.isfinite(vector).all():
+            raise InvalidActionError(
+                f"{self.task}: actions must be finite numbers in [-1, 1], got {vector.tolist()}: "
+                "look for a diverged policy or planner"
+            )
+        return np.clip(vector, -1.0, 1.0)
+
+    def _diverged(self, agent_step: int, what: str) -> SimulationError:
+        self._agent_step = None
+        return SimulationError(
+            f"{self.task} diverged at agent step {agent_step}: {what}. Call reset() to go on; actions that "
+            "change less from step to step, or a smaller action_repeat, make this rarer"
+        )
+
+    def _image_source(
+        self, camera: str | int | None, width: int, height: int, *, quality: Quality
+    ) -> SceneRenderer | Callable[[], np.ndarray] | None:
+        simulation = self._loaded.simulation
+        if simulation is not None:
+            found = find_camera(simulation, camera, self._loaded.default_camera)
+            return SceneRenderer(simulation, width=width, height=height, camera=found, quality=quality)
+        if camera is not None:
+            raise RenderingError(f"{self.task} is drawn without cameras: leave out camera={camera!r}")
+        draw = self._loaded.frame
+        if draw is None:
+            return None
+        return lambda: _resized(draw(), width, height)
+
+    def _frame(self, source: SceneRenderer | Callable[[], np.ndarray] | None) -> np.ndarray:
+        if source is None:
+            raise RenderingError(f"{self.task} has no rgb_array render mode: observe 'state' only")
+        return source.render() if isinstance(source, SceneRenderer) else source()
+
+
+def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    from PIL import Image
+
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+
+
+def _check_arguments(
+    action_repeat: int, observe: Sequence[str], image_size: int, render_size: tuple[int, int]
+) -> None:
+    if action_repeat < 1:
+        raise EnvError(
+            f"action_repeat={action_repeat}, and an action is applied at least once: give 1 or more"
+        )
+    if isinstance(observe, str) or not observe or not set(observe) <= set(_OBSERVATION_KEYS):
+        raise EnvError(f"observe={observe!r}, and it is a non-empty sequence of {_OBSERVATION_KEYS}")
+    if min(image_size, *render_size) < 1:
+        raise EnvError(f"image_size={image_size}, render_size={render_size}: pixels count from 1")
