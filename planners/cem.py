@@ -17,8 +17,8 @@ from planners.sampling import SamplingPlanner
 class CEM(SamplingPlanner):
     """Fits the Gaussian to the elites, all weighing the same.
 
-    Source: Rubinstein 1999; de Boer et al. 2005, "A Tutorial on the Cross-Entropy Method", algorithm 3.3 and
-    its smoothed updating.
+    Source: Rubinstein 1999; de Boer et al. 2005, "A Tutorial on the Cross-Entropy Method", the algorithm for
+    optimization with smoothed updating.
 
     - `momentum`: share of the old mean and std in the new ones, in [0, 1).
     """

@@ -21,7 +21,8 @@ class MPPI(SamplingPlanner):
 
     Source: Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning", for the
     weights; Hansen et al. 2022 (TD-MPC), arXiv 2203.04955, eq. 4-5 for elites and an adaptive std.
-    `num_elites = num_candidates`, `adapt_std=False` and `relative_temperature=False` give the former.
+    `num_elites = num_candidates`, `num_kept=1`, `adapt_std=False` and `relative_temperature=False` give the
+    former, without its control cost (lambda u' Sigma^-1 eps), which a scorer may include.
 
     - `temperature`: higher weighs the elites more evenly.
     - `relative_temperature`: count it in standard deviations of the row's elite returns, so that the plan

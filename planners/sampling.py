@@ -26,13 +26,13 @@ class SamplingPlanner(ABC):
     What the loop promises for every algorithm: candidates, mean and actions lie inside the bounds; the
     plan it started from, the current mean and all proposals compete; NaN and infinite returns never win;
     exactly `num_candidates` candidates of each row are scored in an iteration, all of these counted; the
-    elites are the best of all iterations.
+    elites are the best so far.
 
     - `action_dim`, `horizon`: A and H of every action sequence.
     - `num_candidates`, `num_iterations`, `num_elites`: sequences scored in an iteration; iterations; the
       best sequences that shape the next plan.
     - `num_kept`: elites that stay in the running in the next iteration (their returns are known, so this
-      costs no scoring). 1 keeps only the best.
+      costs no scoring); None keeps all of them.
     - `initial_std`, `min_std`, `max_std`: of an action, at the start of each plan and its limits.
     - `low`, `high`: bounds of every action.
     - `if_all_nan`: what to do with a row in which no candidate has a finite return: "raise" a
@@ -41,10 +41,10 @@ class SamplingPlanner(ABC):
 
     action_dim: int
     horizon: int
-    num_candidates: int = 256
-    num_iterations: int = 4
-    num_elites: int = 32
-    num_kept: int = 1
+    num_candidates: int = 512
+    num_iterations: int = 6
+    num_elites: int = 64
+    num_kept: int | None = None
     initial_std: float = 1.0
     min_std: float = 0.05
     max_std: float = 2.0
@@ -53,7 +53,7 @@ class SamplingPlanner(ABC):
     if_all_nan: Literal["raise", "nominal"] = "raise"
 
     def __post_init__(self) -> None:
-        for name in ("action_dim", "horizon", "num_candidates", "num_iterations", "num_elites", "num_kept"):
+        for name in ("action_dim", "horizon", "num_candidates", "num_iterations", "num_elites"):
             if getattr(self, name) < 1:
                 raise PlannerError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.num_elites > self.num_candidates:
@@ -61,9 +61,10 @@ class SamplingPlanner(ABC):
                 f"num_elites is {self.num_elites}, more than the {self.num_candidates} candidates to choose "
                 "from; lower num_elites or raise num_candidates."
             )
-        if self.num_kept > self.num_elites:
+        if self.num_kept is not None and not 1 <= self.num_kept <= self.num_elites:
             raise PlannerError(
-                f"num_kept is {self.num_kept}, more than the {self.num_elites} elites; lower num_kept."
+                f"num_kept is {self.num_kept}; it must lie between 1 and num_elites {self.num_elites}, or be "
+                "None to keep all elites."
             )
         if not 0 < self.min_std <= self.initial_std <= self.max_std < math.inf:
             raise PlannerError(
@@ -116,7 +117,8 @@ class SamplingPlanner(ABC):
     def warm_start(self, previous: Plan) -> Plan:
         """Return `previous` one step on: shifted by one action, std wide again, nothing scored.
 
-        The std is not carried over: a narrowed one cannot follow a target that jumps.
+        The new last action is 0 (or the bound nearest to it). The std is not carried over: a narrowed one
+        cannot follow a target that jumps.
         """
         return Plan(
             actions=self._shift(previous.actions),
@@ -203,12 +205,15 @@ class SamplingPlanner(ABC):
         returns = returns.to(plan.mean.dtype).masked_fill(~(usable & returns.isfinite()), -math.inf)
 
         kept, kept_returns = plan.elites[:, : self.num_kept], plan.elite_returns[:, : self.num_kept]
-        # A kept elite that is the current mean was just scored again: once is enough.
-        is_twin = (kept == plan.mean[:, None]).flatten(2).all(2)
-        candidates = torch.cat([candidates, kept], dim=1)
-        returns = torch.cat([returns, kept_returns.masked_fill(is_twin, -math.inf)], dim=1)
+        # A current mean that is a kept elite too (predictive sampling's always is) must not count twice.
+        is_twin = (kept == plan.mean[:, None]).flatten(2).all(2) & kept_returns.isfinite()
+        returns[:, 0].masked_fill_(is_twin.any(1), -math.inf)
+        candidates = torch.cat([kept, candidates], dim=1)
+        returns = torch.cat([kept_returns, returns], dim=1)
 
-        elite_returns, best = returns.topk(self.num_elites, dim=1)
+        # Stable: among equal returns (a sparse reward's zeros) the plan at hand wins, and does not wander.
+        best = returns.argsort(dim=1, descending=True, stable=True)[:, : self.num_elites]
+        elite_returns = returns.gather(1, best)
         elites = candidates.gather(1, best[:, :, None, None].expand(-1, -1, *candidates.shape[2:]))
         before = replace(plan, elites=elites, elite_returns=elite_returns)
         after = self.refine(before, candidates, returns)
@@ -221,8 +226,9 @@ class SamplingPlanner(ABC):
         return after.replace_rows(before.best_return.isneginf(), before)
 
     def _shift(self, sequences: Float[Tensor, "... horizon action"]) -> Float[Tensor, "... horizon action"]:
-        """Drop the first action, which was executed, and repeat the last."""
-        return torch.cat([sequences[..., 1:, :], sequences[..., -1:, :]], dim=-2)
+        """Drop the first action, which was executed, and append a 0."""
+        last = torch.zeros_like(sequences[..., -1:, :]).clamp(self.low, self.high)
+        return torch.cat([sequences[..., 1:, :], last], dim=-2)
 
     def _check_inputs(
         self, start: Plan, proposals: Float[Tensor, "batch proposal horizon action"] | None
