@@ -1,0 +1,71 @@
+"""Observation -> latent."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.model.layers import SimNorm, mlp
+
+
+class ObservationNormalizer(nn.Module):
+    """Running mean and std of every observation dimension (Chan et al. 1979, parallel update).
+
+    The statistics are buffers: they travel with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+    count: Tensor
+    sum_of_squares: Tensor
+
+    def __init__(self, observation_dim: int, *, limit: float = 10.0) -> None:
+        super().__init__()
+        self.limit = limit
+        # float64: a sum over millions of steps loses digits in float32.
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("running_mean", torch.zeros(observation_dim, dtype=torch.float64))
+        self.register_buffer("sum_of_squares", torch.zeros(observation_dim, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(observation_dim))
+        self.register_buffer("std", torch.ones(observation_dim))
+
+    @torch.no_grad()
+    def update(self, observations: Float[Tensor, "step observation"]) -> None:
+        """Take further observations into the statistics."""
+        new = observations.double()
+        new_count, new_mean = len(new), new.mean(0)
+        total = self.count + new_count
+        delta = new_mean - self.running_mean
+        self.sum_of_squares += (new - new_mean).square().sum(0)
+        self.sum_of_squares += delta.square() * self.count * new_count / total
+        self.running_mean += delta * new_count / total
+        self.count.copy_(total)
+        self.mean.copy_(self.running_mean)
+        std = (self.sum_of_squares / total).sqrt()
+        # A dimension that never moved carries no information; dividing by its std would only amplify noise.
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, observation: Float[Tensor, "*batch observation"]) -> Float[Tensor, "*batch observation"]:
+        """Shift and scale, then clip to +/- `limit`."""
+        return ((observation - self.mean) / self.std).clamp(-self.limit, self.limit)
+
+
+class StateEncoder(nn.Module):
+    """Normalise the state vector, then an MLP whose output is normalised by SimNorm (or LayerNorm alone)."""
+
+    def __init__(
+        self, state_dim: int, hidden_dims: tuple[int, ...], latent_dim: int, latent_norm: nn.Module
+    ) -> None:
+        super().__init__()
+        self.normalizer = ObservationNormalizer(state_dim)
+        self.layers = mlp(state_dim, hidden_dims, latent_dim)
+        self.latent_norm = latent_norm
+
+    def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
+        """Encode the observation's `state` (*batch, state)."""
+        return self.latent_norm(self.layers(self.normalizer(observation["state"])))
+
+
+def latent_normalization(kind: str, latent_dim: int, group_dim: int) -> nn.Module:
+    """LayerNorm, followed by SimNorm where `kind` is "simnorm"."""
+    layer_norm = nn.LayerNorm(latent_dim)
+    return nn.Sequential(layer_norm, SimNorm(group_dim)) if kind == "simnorm" else layer_norm

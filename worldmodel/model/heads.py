@@ -1,0 +1,51 @@
+"""Read-outs of a latent: rewards and values as discrete regression, continuation as a probability."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): linear near zero, logarithmic far away (DreamerV3, equation 1)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
+class DiscreteRegression(nn.Module):
+    """A scalar as a distribution over bins on the symlog scale (TD-MPC2, appendix; DreamerV3, section 3).
+
+    The loss is a cross-entropy, so it does not depend on the scale of a task's rewards: one set of
+    coefficients serves every task.
+    """
+
+    bins: Tensor
+
+    def __init__(self, num_bins: int = 101, low: float = -10.0, high: float = 10.0) -> None:
+        super().__init__()
+        self.low, self.high, self.num_bins = low, high, num_bins
+        self.width = (high - low) / (num_bins - 1)
+        self.register_buffer("bins", torch.linspace(low, high, num_bins), persistent=False)
+
+    def two_hot(self, scalar: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bin"]:
+        """Spread each scalar on its two nearest bins."""
+        position = (symlog(scalar).clamp(self.low, self.high) - self.low) / self.width
+        below = position.floor().clamp(0, self.num_bins - 2)
+        upper_weight = (position - below).unsqueeze(-1)
+        index = below.long().unsqueeze(-1)
+        encoded = torch.zeros(*scalar.shape, self.num_bins, dtype=scalar.dtype, device=scalar.device)
+        encoded.scatter_(-1, index, 1 - upper_weight)
+        return encoded.scatter_(-1, index + 1, upper_weight)
+
+    def mean(self, logits: Float[Tensor, "*batch bin"]) -> Float[Tensor, "*batch"]:
+        """The scalar that logits stand for."""
+        return symexp(logits.softmax(-1) @ self.bins)
+
+    def cross_entropy(
+        self, logits: Float[Tensor, "*batch bin"], target: Float[Tensor, "*target_batch bin"]
+    ) -> Float[Tensor, "*batch"]:
+        """Cross-entropy with a `two_hot` target, whose shape may broadcast."""
+        return -(target * logits.log_softmax(-1)).sum(-1)

@@ -1,0 +1,56 @@
+"""Rolling the model forward, no environment involved."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldmodel.model.world_model import WorldModel
+
+
+def imagine(
+    model: WorldModel, latent: Float[Tensor, "*batch latent"], actions: Float[Tensor, "*batch horizon action"]
+) -> Float[Tensor, "*batch horizon_plus_1 latent"]:
+    """Latents before and after each action."""
+    latents = [latent]
+    for action in actions.unbind(-2):
+        latents.append(model.step(latents[-1], action))
+    return torch.stack(latents, dim=-2)
+
+
+def estimate_return(
+    model: WorldModel,
+    latent: Float[Tensor, "batch latent"],
+    candidates: Float[Tensor, "batch candidate horizon action"],
+    *,
+    discount: float,
+) -> Float[Tensor, "batch candidate"]:
+    """Imagined discounted return of each candidate, with the value of the last latent (TD-MPC2, eq. 6).
+
+    With a continuation head each reward counts as much as the episode is expected to have gone on.
+    """
+    horizon = candidates.shape[2]
+    latents = imagine(model, latent[:, None].expand(-1, candidates.shape[1], -1), candidates)
+    weights = discount ** torch.arange(horizon + 1, dtype=latents.dtype, device=latents.device)
+    # (B, N, H + 1): the chance to be still going when the step is taken.
+    weights = weights.expand(latents.shape[:-1])
+    if model.size.predicts_continuation:
+        going_on = model.continuation(latents[:, :, 1:]).cumprod(-1)
+        weights = weights * torch.cat([torch.ones_like(going_on[..., :1]), going_on], dim=-1)
+    rewards = model.reward(latents[:, :, :-1], candidates)
+    values = model.value(latents[:, :, -1])
+    return (rewards * weights[..., :-1]).sum(-1) + values * weights[..., -1]
+
+
+def propose(
+    model: WorldModel,
+    latent: Float[Tensor, "batch latent"],
+    noise: Float[Tensor, "batch proposal horizon action"],
+) -> Float[Tensor, "batch proposal horizon action"]:
+    """Candidates from the policy prior, imagined forward; standard normal `noise`."""
+    latent = latent[:, None].expand(-1, noise.shape[1], -1)
+    actions = []
+    for step_noise in noise.unbind(-2):
+        action, _ = model.policy.sample(latent, step_noise)
+        actions.append(action)
+        latent = model.step(latent, action)
+    return torch.stack(actions, dim=-2)

@@ -1,0 +1,226 @@
+"""Checkpoints: all that is needed to act or to go on training, as safetensors and JSON.
+
+A checkpoint is a directory `step_<env steps>` with `model.safetensors`, `trainer.safetensors` (optimizers,
+target network, chance) and `state.json`. It appears in one rename, so it is whole or not there. Nothing in
+it is executed on loading.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldmodel.errors import CheckpointError
+from worldmodel.files import committed_directory
+from worldmodel.model import WorldModel, WorldModelSize
+from worldmodel.training.trainer import Trainer, TrainerSettings
+
+FORMAT = 1
+MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
+_OPTIMIZERS = ("model_optimizer", "policy_optimizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What `load_checkpoint` gives: the model, and a way to the trainer for those who go on training."""
+
+    path: Path
+    model: WorldModel
+    info: dict[str, Any]
+    state: dict[str, Any]
+
+    def trainer(self) -> Trainer:
+        """The trainer exactly as it was saved. Errors: `CheckpointError` for damaged files."""
+        settings = _build(TrainerSettings, self.state["settings"], self.path)
+        trainer = Trainer(self.model, settings, seed=0)
+        tensors = _load_tensors(self.path, TRAINER_FILE, self.state)
+        try:
+            _restore_trainer(trainer, tensors, self.state["trainer"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path / TRAINER_FILE} does not fit its model: {_line(error)}"
+            ) from error
+        return trainer
+
+
+def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write `directory/step_<info["env_steps"]>` and remove all but the newest `keep` checkpoints.
+
+    `info` is JSON that the caller wants back (task, configuration, counters, states of its generators).
+    An older checkpoint goes only after the new one is on the disk.
+    Errors: `CheckpointError` where the disk is full or not writable; earlier checkpoints stay.
+    """
+    path = directory / f"step_{info['env_steps']:09d}"
+    try:
+        if path.exists():
+            return path
+        with committed_directory(path) as temporary:
+            save_file(_contiguous(trainer.model.state_dict()), temporary / MODEL_FILE)
+            tensors, trainer_state = _trainer_state(trainer)
+            save_file(tensors, temporary / TRAINER_FILE)
+            state = {
+                "format": FORMAT,
+                "size": trainer.model.config(),
+                "settings": asdict(trainer.settings),
+                "trainer": trainer_state,
+                "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "gymnasium")}
+                | {"python": platform.python_version()},
+                "files": {name: _digest(temporary / name) for name in (MODEL_FILE, TRAINER_FILE)},
+                "info": info,
+            }
+            state["digest"] = _state_digest(state)
+            (temporary / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write checkpoint {path}: {_line(error)}; earlier checkpoints are untouched. "
+            "Free some space, then resume the run"
+        ) from error
+    for old in _complete(directory)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Newest checkpoint of a run folder, or the checkpoint itself where `path` is one.
+
+    Errors: `CheckpointError` that says what is there instead.
+    """
+    path = Path(path)
+    if (path / STATE_FILE).is_file():
+        return path
+    for directory in (path / "checkpoints", path):
+        if complete := _complete(directory):
+            return complete[-1]
+    if not path.exists():
+        beside = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
+        there = f"; {path.parent}/ holds: {', '.join(beside[:8])}" if beside else ""
+        raise CheckpointError(f"no checkpoint at {path}: there is no such folder{there}")
+    raise CheckpointError(
+        f"no checkpoint in {path}: expected step_*/{STATE_FILE}, as `worldmodel train` writes it"
+    )
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and verify a checkpoint (see `find_checkpoint`), and build its model on the CPU.
+
+    Errors: `CheckpointError` for a missing, truncated, altered or foreign one.
+    """
+    path = find_checkpoint(path)
+    try:
+        state = json.loads((path / STATE_FILE).read_text())
+        if not isinstance(state, dict) or "format" not in state:
+            raise ValueError("it is not a checkpoint's state")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path / STATE_FILE}: {_line(error)}{_way_out(path)}") from error
+    if state["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}: "
+            "use the worldmodel version that wrote it"
+        )
+    if state.get("digest") != _state_digest(state):
+        raise CheckpointError(f"{path / STATE_FILE} was altered: its digest does not match{_way_out(path)}")
+    tensors = _load_tensors(path, MODEL_FILE, state)
+    model = WorldModel(_build(WorldModelSize, state["size"], path))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path / MODEL_FILE} does not fit its own size: {_line(error)}") from error
+    return Checkpoint(path=path, model=model, info=state["info"], state=state)
+
+
+def _trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f"target_q.{name}": value for name, value in trainer.target_q.state_dict().items()}
+    for optimizer in _OPTIMIZERS:
+        for index, slots in getattr(trainer, optimizer).state_dict()["state"].items():
+            tensors |= {f"{optimizer}.{index}.{slot}": value for slot, value in slots.items()}
+    tensors["generator"] = trainer.generator.get_state()
+    return _contiguous(tensors), {"num_updates": trainer.num_updates, "value_scale": trainer.value_scale}
+
+
+def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    trainer.generator.set_state(tensors.pop("generator"))
+    trainer.target_q.load_state_dict(
+        {name.removeprefix("target_q."): tensors[name] for name in tensors if name.startswith("target_q.")}
+    )
+    for name in _OPTIMIZERS:
+        optimizer: torch.optim.Optimizer = getattr(trainer, name)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"{name}."):
+                _, index, slot = key.split(".")
+                slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict(
+            {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+    trainer.num_updates = int(state["num_updates"])
+    trainer.value_scale = float(state["value_scale"])
+
+
+def _load_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
+    file = path / name
+    try:
+        if _digest(file) != state["files"][name]:
+            raise CheckpointError(
+                f"{file} is damaged: its SHA-256 differs from the one in {STATE_FILE}{_way_out(path)}"
+            )
+        return load_file(file)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {file}: {_line(error)}{_way_out(path)}") from error
+
+
+def _build(kind: Any, values: Any, path: Path) -> Any:
+    """A settings dataclass from JSON; names are checked, nothing is called by name."""
+    known = {field.name for field in fields(kind)}
+    if not isinstance(values, dict) or set(values) - known:
+        raise CheckpointError(f"{path / STATE_FILE} holds settings that this version does not know: {values}")
+    return kind(**values)
+
+
+def _complete(directory: Path) -> list[Path]:
+    """Checkpoints of a directory, oldest first."""
+    return sorted(path for path in directory.glob("step_*") if (path / STATE_FILE).is_file())
+
+
+def _way_out(path: Path) -> str:
+    others = [other for other in _complete(path.parent) if other != path]
+    return f". Use another checkpoint: {others[-1]}" if others else ""
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _state_digest(state: dict[str, Any]) -> str:
+    content = {key: value for key, value in state.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def generator_state(generator: np.random.Generator) -> dict[str, Any]:
+    """A numpy generator's state as JSON."""
+    return dict(generator.bit_generator.state)
+
+
+def restored_generator(state: dict[str, Any]) -> np.random.Generator:
+    """The generator of `generator_state`."""
+    generator = np.random.default_rng()
+    generator.bit_generator.state = state
+    return generator

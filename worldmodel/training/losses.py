@@ -1,0 +1,60 @@
+"""The losses of the world model and its policy, as pure functions.
+
+B windows, H steps, E Q heads. Each takes per-step errors to one number by `weighted_mean`.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def step_weights(valid: Bool[Tensor, "batch horizon"], rho: float) -> Float[Tensor, "batch horizon"]:
+    """rho^t for real steps, 0 for padding: later steps of an imagined future count less (TD-MPC2, eq. 3)."""
+    decay = rho ** torch.arange(valid.shape[1], dtype=torch.float32, device=valid.device)
+    return valid * decay
+
+
+def weighted_mean(
+    errors: Float[Tensor, "*head batch horizon"], weights: Float[Tensor, "batch horizon"]
+) -> Float[Tensor, ""]:
+    """Mean over heads of the weighted mean over steps."""
+    total = (errors * weights).sum((-2, -1)) / weights.sum().clamp(min=1e-6)
+    return total.mean()
+
+
+def td_targets(
+    reward: Float[Tensor, "batch horizon"],
+    terminated: Bool[Tensor, "batch horizon"],
+    next_q: Float[Tensor, "q batch horizon"],
+    discount: float,
+) -> Float[Tensor, "batch horizon"]:
+    """One-step target: r + discount * min over the given heads; nothing follows a terminated step.
+
+    A truncated episode is not terminated: its last step still bootstraps.
+    """
+    return reward + discount * ~terminated * next_q.amin(0)
+
+
+def consistency_errors(
+    predicted: Float[Tensor, "batch horizon latent"], target: Float[Tensor, "batch horizon latent"]
+) -> Float[Tensor, "batch horizon"]:
+    """Squared distance between imagined and encoded latents, mean over dimensions."""
+    return F.mse_loss(predicted, target.detach(), reduction="none").mean(-1)
+
+
+def continuation_errors(
+    logits: Float[Tensor, "batch horizon"], terminated: Bool[Tensor, "batch horizon"]
+) -> Float[Tensor, "batch horizon"]:
+    """Binary cross-entropy of "the episode goes on"."""
+    return F.binary_cross_entropy_with_logits(logits, (~terminated).to(logits.dtype), reduction="none")
+
+
+def policy_errors(
+    q: Float[Tensor, "q batch horizon"],
+    log_prob: Float[Tensor, "batch horizon"],
+    value_scale: float,
+    entropy_coefficient: float,
+) -> Float[Tensor, "batch horizon"]:
+    """Negative of the scaled value plus an entropy bonus (TD-MPC2, eq. 4)."""
+    return entropy_coefficient * log_prob - q.mean(0) / value_scale
