@@ -109,8 +109,8 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         self._agent_step = 0
         return self._observation(state), info
 
-    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Repeat the action `action_repeat` times; the reward is the sum.
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Repeat the action (array-like, (A,)) `action_repeat` times; the reward is the sum.
 
         Raises:
             InvalidActionError: wrong shape, NaN or inf. Outside [-1, 1] is clipped.
