@@ -1,0 +1,133 @@
+"""Writers that are killed, and several at once."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+from made_episodes import assert_same_episode, made_episode
+
+from worldmodel.data import EpisodeDataset
+
+# A fork has torch imported already; it only writes files.
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
+NUMBER_BYTES = 8
+
+
+def episode_of(number):
+    return made_episode(number, 1 + number % 50, terminated=number % 3 == 0, pixels=True, plan=True)
+
+
+def append_forever(path, first, acknowledged):
+    dataset = EpisodeDataset(path, mode="a", capacity=50)
+    for number in range(first, first + 10_000):
+        dataset.append(episode_of(number))
+        os.write(acknowledged, number.to_bytes(NUMBER_BYTES, "little"))
+
+
+def append_and_die(path, fatal_call):
+    """Append an episode in this process, and be killed at the n-th call that syncs or renames."""
+    calls = 0
+
+    def fatal(function):
+        def call(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == fatal_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+
+        return call
+
+    os.fsync, os.rename = fatal(os.fsync), fatal(os.rename)
+    try:
+        EpisodeDataset(path, mode="a").append(episode_of(fatal_call))
+        os._exit(0)
+    finally:
+        os._exit(1)  # Never back into pytest, twice.
+
+
+def start_writer(path, first):
+    """A writing process, and the reading end of the pipe on which it acknowledges episodes."""
+    reading, writing = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=append_forever, args=(path, first, writing))
+    process.start()
+    os.close(writing)
+    return process, reading
+
+
+def kill(process):
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def acknowledged_by(reading):
+    """All numbers in the pipe; the writer must be dead."""
+    with os.fdopen(reading, "rb") as pipe:
+        content = pipe.read()
+    return [
+        int.from_bytes(content[start : start + NUMBER_BYTES], "little")
+        for start in range(0, len(content), NUMBER_BYTES)
+    ]
+
+
+def assert_complete(path, acknowledged):
+    found = {episode.info["number"]: episode for episode in EpisodeDataset.open(path)}
+    assert set(acknowledged) <= found.keys()
+    for number, episode in found.items():  # Not only the acknowledged ones: what shows is whole.
+        assert_same_episode(episode, episode_of(number))
+
+
+def test_no_acknowledged_episode_is_lost_to_kill_9(tmp_path):
+    chance = random.Random(0)
+    acknowledged = []
+    for attempt in range(8):
+        process, reading = start_writer(tmp_path / "walk", 1000 * attempt)
+        time.sleep(0.05 + chance.uniform(0, 0.15))
+        kill(process)
+        acknowledged += acknowledged_by(reading)
+    assert len(acknowledged) > 8
+    assert_complete(tmp_path / "walk", acknowledged)
+
+
+def test_a_writer_killed_at_any_step_of_the_commit_leaves_all_or_nothing(tmp_path):
+    """So that no step escapes by luck, as it may above."""
+    path = tmp_path / "walk"
+    EpisodeDataset(path, mode="a").append(episode_of(0))
+    survivors = []
+    for fatal_call in range(1, 13):
+        child = os.fork()
+        if child == 0:
+            append_and_die(path, fatal_call)
+        _, status = os.waitpid(child, 0)
+        assert status in (0, signal.SIGKILL)
+        survivors.append(status == 0)
+        assert_complete(path, [0])
+    # 6 columns, episodes.json, the directory, the rename, the parent directory.
+    assert survivors == [False] * 10 + [True] * 2
+    numbers = {episode.info["number"] for episode in EpisodeDataset.open(path)}
+    assert numbers == {0, 10, 11, 12}  # Killed after the rename: whole, though never acknowledged.
+
+
+def test_two_writers_and_a_reader_at_once(tmp_path):
+    path = tmp_path / "walk"
+    writers = [start_writer(path, first) for first in (0, 5000)]
+    deadline = time.monotonic() + 20
+    while not (path / "dataset.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    reader = EpisodeDataset.open(path)
+    while len(reader) < 12 and time.monotonic() < deadline:
+        reader.refresh()
+    for process, _ in writers:
+        kill(process)
+    reader.refresh()
+    acknowledged = [acknowledged_by(reading) for _, reading in writers]
+    assert all(acknowledged)
+    together = acknowledged[0] + acknowledged[1]
+    assert_complete(path, together)
+    assert {episode.info["number"] for episode in reader} >= set(together)
+    for numbers in acknowledged:  # Each writer's episodes keep their order.
+        read = [episode.info["number"] for episode in EpisodeDataset.open(path)]
+        assert [number for number in read if number in numbers] == numbers

@@ -1,0 +1,296 @@
+import errno
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from made_episodes import assert_same_episode, made_episode
+
+from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.shard import write_shard
+from worldmodel.errors import DatasetError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data" / "walk"
+
+
+def write(path, numbers, **episode):
+    dataset = EpisodeDataset(path, mode="a")
+    for number in numbers:
+        dataset.append(made_episode(number, 3 + number, **episode))
+    return dataset
+
+
+def shards(path):
+    return sorted((path / "shards").iterdir())
+
+
+def test_episodes_come_back_to_the_bit(path):
+    episodes = [
+        made_episode(number, number, terminated=number % 2 == 0, pixels=True, plan=True)
+        for number in range(1, 6)
+    ]
+    dataset = EpisodeDataset(path, mode="a", info={"task": "walker-walk", "control_period_s": 0.025})
+    for episode in episodes:
+        dataset.append(episode)
+    for found in (dataset, EpisodeDataset.open(path)):
+        assert (len(found), found.num_steps) == (5, 15)
+        assert found.info == {"task": "walker-walk", "control_period_s": 0.025}
+        assert found.columns["observation.pixels"].shape == (3, 4, 4)
+        for left, right in zip(found, episodes, strict=True):
+            assert_same_episode(left, right)
+
+
+def test_floats_keep_every_bit(path):
+    values = np.array([[1e-45, -0.0], [3.4e38, 1 / 3]], np.float32)
+    episode = Episode(
+        observation={"state": values},
+        action=values[:1],
+        reward=values[0, :1],
+        terminated=True,
+        truncated=True,
+    )
+    EpisodeDataset(path, mode="a").append(episode)
+    assert_same_episode(EpisodeDataset.open(path).episode(0), episode)
+
+
+def test_appending_goes_on_where_an_earlier_session_stopped(path):
+    write(path, [1, 2])
+    dataset = write(path, [3])
+    assert [episode.info["number"] for episode in dataset] == [1, 2, 3]
+
+
+def test_order_survives_a_clock_that_is_set_back(path, monkeypatch):
+    write(path, [1])
+    monkeypatch.setattr(time, "time_ns", lambda: 5)
+    write(path, [2, 3])
+    assert [episode.info["number"] for episode in EpisodeDataset.open(path)] == [1, 2, 3]
+
+
+def test_a_shard_may_hold_several_episodes(path):
+    write(path, [1], terminated=True, plan=True)
+    more = [made_episode(number, number, plan=True) for number in (2, 3, 4)]
+    write_shard(path / "shards", "99999999999999999999-merged", more)
+    found = EpisodeDataset.open(path)
+    assert len(found) == 4
+    for left, right in zip(list(found)[1:], more, strict=True):
+        assert_same_episode(left, right)
+
+
+def test_a_dataset_without_episodes_can_be_opened(path):
+    EpisodeDataset(path, mode="a", info={"task": "walker-walk"})
+    dataset = EpisodeDataset.open(path)
+    assert (len(dataset), dataset.num_steps, dataset.columns, list(dataset)) == (0, 0, {}, [])
+    with pytest.raises(IndexError):
+        dataset.episode(0)
+
+
+def test_opening_nothing_says_so(path):
+    with pytest.raises(DatasetError, match="there is no dataset at"):
+        EpisodeDataset.open(path)
+
+
+def test_reading_only_means_no_appending(path):
+    write(path, [1])
+    with pytest.raises(DatasetError, match="mode='a'"):
+        EpisodeDataset.open(path).append(made_episode(2, 3))
+
+
+def test_refresh_shows_what_another_has_committed_since(path):
+    writer = EpisodeDataset(path, mode="a")
+    reader, other_writer = EpisodeDataset.open(path), EpisodeDataset(path, mode="a")
+    for number in (1, 2, 3):
+        writer.append(made_episode(number, number))
+        assert len(reader) == number - 1
+        assert reader.refresh() == 1
+        assert_same_episode(reader.episode(-1), made_episode(number, number))
+    assert reader.refresh() == 0
+    other_writer.append(made_episode(4, 4))
+    assert (other_writer.refresh(), writer.refresh(), reader.refresh()) == (3, 1, 1)
+    assert sorted(episode.info["number"] for episode in other_writer) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_an_episode_of_other_columns_is_refused(path, on_disk):
+    dataset = EpisodeDataset(path if on_disk else None, mode="a")
+    dataset.append(made_episode(1, 3))
+    with pytest.raises(DatasetError, match=r"extra.plan_mean is float32\[5, 3\] instead of absent"):
+        dataset.append(made_episode(2, 3, plan=True))
+    with pytest.raises(DatasetError, match=r"observation.pixels is uint8"):
+        dataset.append(made_episode(2, 3, pixels=True))
+    assert len(dataset) == 1
+    if on_disk:
+        assert len(EpisodeDataset.open(path)) == 1
+
+
+def test_a_second_writer_must_have_the_same_columns(path):
+    first, second = EpisodeDataset(path, mode="a"), EpisodeDataset(path, mode="a")
+    first.append(made_episode(1, 3))
+    with pytest.raises(DatasetError, match="does not fit the dataset"):
+        second.append(made_episode(2, 3, pixels=True))
+
+
+def test_info_that_says_something_else_is_refused(path):
+    EpisodeDataset(path, mode="a", info={"task": "walker-walk", "versions": {"mujoco": "3.11.0"}})
+    reopened = EpisodeDataset(
+        path, mode="a", info={"task": "walker-walk", "versions": {"mujoco": "3.17.0"}, "seed": 1}
+    )
+    assert reopened.info == {"task": "walker-walk", "versions": {"mujoco": "3.11.0"}}
+    with pytest.raises(DatasetError, match="task='walker-walk', not 'walker-run'"):
+        EpisodeDataset(path, mode="a", info={"task": "walker-run"})
+    with pytest.raises(DatasetError, match="plain JSON"):
+        EpisodeDataset(path, mode="a", info={"when": object()})
+
+
+def test_newer_schema_is_refused(path):
+    write(path, [1])
+    description = json.loads((path / "dataset.json").read_text())
+    (path / "dataset.json").write_text(json.dumps({**description, "schema_version": 2}))
+    with pytest.raises(DatasetError, match=r"schema version 2.*install a newer one"):
+        EpisodeDataset.open(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema_version": 1}',
+        '{"schema_version": 1, "info": {}, "columns": {"../../evil": {"dtype": "float32", "shape": []}}}',
+        '{"schema_version": 1, "info": {}, "columns": {"action": {"dtype": "object", "shape": []}}}',
+    ],
+)
+def test_garbled_description_is_refused(path, text):
+    write(path, [1])
+    (path / "dataset.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"cannot read .*dataset\.json"):
+        EpisodeDataset.open(path)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def lengthen(file):
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+def garble_header(file):
+    content = bytearray(file.read_bytes())
+    content[20:40] = b"\xff" * 20
+    file.write_bytes(content)
+
+
+def save_other_shape(file):
+    np.save(file, np.zeros((3, 7), np.float32))
+
+
+def save_pickle(file):
+    np.save(file, np.array([{"evil": 1}], dtype=object), allow_pickle=True)
+
+
+def save_npz(file):
+    with open(file, "wb") as stream:
+        np.savez(stream, action=np.zeros(3))
+
+
+def zero_out(file):
+    file.write_bytes(b"\0" * file.stat().st_size)
+
+
+@pytest.mark.parametrize("column", ["action", "reward", "observation.state", "extra.plan_mean"])
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, lengthen, garble_header, save_other_shape, save_pickle, save_npz, zero_out, os.unlink],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_damaged_column_is_named_and_can_be_passed_over(path, column, damage):
+    write(path, [1, 2, 3], plan=True)
+    damaged = shards(path)[1]
+    damage(damaged / f"{column}.npy")
+    with pytest.raises(DatasetError, match=rf"{column}\.npy.*Delete the directory .*{damaged.name}"):
+        EpisodeDataset.open(path)
+    with pytest.warns(UserWarning, match="skipped a damaged shard"):
+        dataset = EpisodeDataset.open(path, strict=False)
+    assert [episode.info["number"] for episode in dataset] == [1, 3]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '[{"num_steps": 5}]', '[{"num_steps": -5}]'])
+def test_a_damaged_list_of_episodes_is_named(path, text):
+    write(path, [1])
+    (shards(path)[0] / "episodes.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"episodes\.json.*Delete the directory"):
+        EpisodeDataset.open(path)
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")
+def test_any_flipped_byte_of_a_header_is_noticed_or_harmless(path):
+    write(path, [1])
+    expected = made_episode(1, 4)
+    file = shards(path)[0] / "reward.npy"
+    content = file.read_bytes()
+    header_bytes = len(content) - expected.reward.nbytes
+    for position in range(header_bytes):
+        file.write_bytes(content[:position] + bytes([content[position] ^ 0x15]) + content[position + 1 :])
+        try:
+            found = EpisodeDataset.open(path)
+        except DatasetError:
+            continue
+        assert_same_episode(found.episode(0), expected)
+
+
+def test_nan_in_a_shard_is_refused(path):
+    write(path, [1])
+    np.save(shards(path)[0] / "reward.npy", np.full(4, np.nan, np.float32))
+    with pytest.raises(DatasetError, match=r"reward is nan.*Delete the directory"):
+        EpisodeDataset.open(path)
+
+
+def test_a_shard_that_was_deleted_is_no_matter(path):
+    dataset = write(path, [1, 2])
+    for file in shards(path)[0].iterdir():
+        file.unlink()
+    shards(path)[0].rmdir()
+    assert len(dataset) == 2
+    assert [episode.info["number"] for episode in EpisodeDataset.open(path)] == [2]
+
+
+@pytest.mark.parametrize("failing_call", [1, 2, 3, 4, 5])
+def test_full_disk_loses_only_the_new_episode(path, monkeypatch, failing_call):
+    dataset = write(path, [1, 2])
+    calls = 0
+    fsync = os.fsync
+
+    def full(descriptor):
+        nonlocal calls
+        calls += 1
+        if calls == failing_call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DatasetError, match=r"is full .*all earlier ones are safe") as caught:
+        dataset.append(made_episode(3, 4))
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert len(dataset) == len(shards(path)) == 2  # And no .tmp-* left.
+    dataset.append(made_episode(3, 4))
+    assert [episode.info["number"] for episode in EpisodeDataset.open(path)] == [1, 2, 3]
+
+
+def test_remains_of_dead_writers_go_after_an_hour(path):
+    write(path, [1])
+    old, young = path / "shards" / ".tmp-old", path / "shards" / ".tmp-young"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "action.npy").write_bytes(b"half")
+    two_hours_ago = time.time() - 7200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    assert len(EpisodeDataset.open(path)) == 1
+    assert old.exists()  # Reading never writes.
+    assert len(EpisodeDataset(path, mode="a")) == 1
+    assert (old.exists(), young.exists()) == (False, True)

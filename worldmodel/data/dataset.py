@@ -1,0 +1,219 @@
+"""A dataset of episodes, on disk or in memory only; with a capacity it is the replay buffer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Integer
+
+from worldmodel.data.arena import EpisodeArena
+from worldmodel.data.columns import Columns, columns_of, require_same_columns
+from worldmodel.data.episode import Episode
+from worldmodel.data.shard import episode_arrays, episode_from_arrays
+from worldmodel.data.store import EpisodeStore
+from worldmodel.data.windows import Batch, gather_windows
+from worldmodel.errors import DatasetError
+
+
+class EpisodeDataset:
+    """Episodes in memory, kept on disk too if there is a `path`.
+
+    path: the directory; None keeps everything in memory
+    capacity: steps to remember at most. The oldest whole episodes are forgotten to make room: from memory and
+        from sampling, never from the disk, which stays the full record (delete shards by hand to save space).
+        Opening reads only the newest episodes that fit.
+    info: plain JSON about the whole dataset, such as the task. A scalar that is stored with another value
+        already is an error; nested values are stored by whoever creates the dataset.
+    mode: "r" reads; "a" also appends, and creates the dataset if there is none. Several processes may append
+        to one dataset at the same time. A dataset in memory can always be appended to.
+    strict: whether a damaged shard is an error, rather than skipped with a warning
+
+    Order: as recorded (by the clocks of the writers) when opened, in the order of arrival afterwards.
+    Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        capacity: int | None = None,
+        info: Mapping[str, Any] | None = None,
+        mode: Literal["r", "a"] = "r",
+        strict: bool = True,
+    ) -> None:
+        if mode not in ("r", "a"):
+            raise DatasetError(f"the mode of a dataset is 'r' (read) or 'a' (append too), not {mode!r}")
+        if capacity is not None and capacity < 1:
+            raise DatasetError(f"capacity is {capacity} steps; it is at least 1, or None for no limit")
+        if mode == "r" and path is not None and info is not None:
+            raise DatasetError("info can only be given to a dataset that is written: use mode='a'")
+        self.capacity = capacity
+        self._strict = strict
+        self._writable = path is None or mode == "a"
+        self._store = None if path is None else EpisodeStore(Path(path), create=mode == "a", info=info)
+        self._info: dict[str, Any] = dict(info or {}) if self._store is None else self._store.info
+        self._arena: EpisodeArena | None = None
+        self._facts: list[dict[str, Any]] = []  # Of each episode: terminated, truncated, info.
+        self._seen: set[str] = set()
+        self.refresh()
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, capacity: int | None = None, strict: bool = True
+    ) -> EpisodeDataset:
+        """Open an existing dataset for reading; DatasetError if there is none."""
+        return cls(path, capacity=capacity, strict=strict)
+
+    def __len__(self) -> int:
+        """Episodes remembered."""
+        return len(self._facts)
+
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes remembered, oldest first."""
+        for index in range(len(self)):
+            yield self.episode(index)
+
+    def __repr__(self) -> str:
+        where = "in memory" if self._store is None else f"at {self._store.path}"
+        return f"EpisodeDataset({where}: {len(self)} episodes, {self.num_steps} steps)"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all episodes remembered."""
+        return self._arena.num_steps if self._arena else 0
+
+    @property
+    def columns(self) -> Columns:
+        """The dtype and row shape of every column, by name; empty before the first episode."""
+        if self._arena:
+            return dict(self._arena.columns)
+        return dict(self._store.columns) if self._store else {}
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is known about the whole dataset."""
+        return dict(self._info)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that the steps take, room for growth included."""
+        return self._arena.memory_bytes if self._arena else 0
+
+    def append(self, episode: Episode) -> None:
+        """Add an episode. When this returns it is on the disk, if the dataset is.
+
+        DatasetError, and nothing is added, if its columns are not those of the dataset, if it has more steps
+        than the capacity, if the dataset is open for reading only, or if the disk is full.
+        """
+        if not self._writable:
+            raise DatasetError(f"{self!r} is open for reading only: open it with mode='a' to append")
+        self._require_room(episode.num_steps)
+        if self._arena:
+            columns = columns_of(episode_arrays(episode))
+            require_same_columns(columns, self._arena.columns, what="the episode", where="this dataset")
+        if self._store:
+            self._seen.add(self._store.write([episode]))
+        self._remember(episode)
+
+    def episode(self, index: int) -> Episode:
+        """A copy of one episode; 0 is the oldest one remembered, -1 the newest."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no episode {index}: the dataset remembers {len(self)}")
+        assert self._arena is not None
+        index %= len(self)
+        return episode_from_arrays(self._arena.episode(index), **self._facts[index])
+
+    def refresh(self) -> int:
+        """Read what other processes have committed since, and return the number of new episodes."""
+        if self._store is None:
+            return 0
+        names = [name for name in self._store.shard_names() if name not in self._seen]
+        if self.capacity is not None:
+            names = self._newest_that_fit(self._store, names)
+        num_new = 0
+        for name in names:
+            try:
+                episodes = self._store.read(name)
+            except DatasetError as error:
+                self._skip(self._store, name, error)
+                continue
+            for episode in episodes:
+                self._require_room(episode.num_steps)
+            for episode in episodes:
+                self._remember(episode)
+            self._seen.add(name)
+            num_new += len(episodes)
+        return num_new
+
+    def sample(self, batch_size: int, horizon: int, generator: np.random.Generator) -> Batch:
+        """Windows of `horizon` steps that start at random steps, each step as likely as any other.
+
+        The same generator state and the same episodes give the same batch.
+        """
+        if self.num_steps == 0:
+            raise DatasetError("there is nothing to sample: append an episode first")
+        if batch_size < 1:
+            raise DatasetError(f"batch_size is {batch_size}; a batch has at least 1 window")
+        return self.gather(generator.integers(self.num_steps, size=batch_size), horizon)
+
+    def gather(self, steps: Integer[np.ndarray, " batch"], horizon: int) -> Batch:
+        """The windows that start at these steps, counted from 0 over all episodes remembered, in order."""
+        if horizon < 1:
+            raise DatasetError(f"horizon is {horizon}; a window has at least 1 step")
+        steps = np.asarray(steps, dtype=np.int64)
+        if self._arena is None or len(steps) == 0 or steps.min() < 0 or steps.max() >= self.num_steps:
+            raise DatasetError(
+                f"window starts are at least one step number from 0 up to {self.num_steps} (exclusive)"
+            )
+        return gather_windows(self._arena, steps, horizon)
+
+    def windows(self, horizon: int, batch_size: int = 256) -> Iterator[Batch]:
+        """Every window once, in order; the last batch may be smaller."""
+        if batch_size < 1:
+            raise DatasetError(f"batch_size is {batch_size}; a batch has at least 1 window")
+        for first in range(0, self.num_steps, batch_size):
+            yield self.gather(np.arange(first, min(first + batch_size, self.num_steps)), horizon)
+
+    def _remember(self, episode: Episode) -> None:
+        arrays = episode_arrays(episode)
+        if self._arena is None:
+            self._arena = EpisodeArena(columns_of(arrays))
+        while self.capacity is not None and self.num_steps + episode.num_steps > self.capacity:
+            self._arena.forget_oldest()
+            del self._facts[0]
+        self._arena.append(arrays, episode.terminated)
+        self._facts.append(
+            {"terminated": episode.terminated, "truncated": episode.truncated, "info": episode.info}
+        )
+
+    def _require_room(self, num_steps: int) -> None:
+        if self.capacity is not None and num_steps > self.capacity:
+            raise DatasetError(
+                f"an episode of {num_steps} steps does not fit the capacity of {self.capacity} steps: "
+                f"use a capacity of at least {num_steps}"
+            )
+
+    def _newest_that_fit(self, store: EpisodeStore, names: list[str]) -> list[str]:
+        """Pass over, unread, the shards that would be forgotten at once."""
+        num_steps = 0
+        for index in reversed(range(len(names))):
+            if num_steps >= (self.capacity or 0):
+                self._seen.update(names[: index + 1])
+                return names[index + 1 :]
+            try:
+                num_steps += store.num_steps(names[index])
+            except DatasetError:
+                continue  # Reported when it is read.
+        return names
+
+    def _skip(self, store: EpisodeStore, name: str, error: DatasetError) -> None:
+        if store.holds(name):
+            if self._strict:
+                raise error
+            warnings.warn(f"skipped a damaged shard: {error}", stacklevel=3)
+        self._seen.add(name)

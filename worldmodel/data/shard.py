@@ -1,0 +1,209 @@
+"""One shard: an immutable directory that holds whole episodes, one .npy file for each column.
+
+A shard appears by one `os.rename` of a finished and synced directory, so a reader sees all of it or
+nothing, whenever the writer is killed. The number of rows and their dtype are checked against
+episodes.json *before* anything is read, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel.data.columns import Columns, num_rows
+from worldmodel.data.episode import Episode
+from worldmodel.errors import DatasetError
+
+TEMPORARY_PREFIX = ".tmp-"
+EPISODES_FILE = "episodes.json"
+
+
+def episode_arrays(episode: Episode) -> dict[str, np.ndarray]:
+    """The arrays of an episode by column name."""
+    return {
+        **{f"observation.{name}": array for name, array in episode.observation.items()},
+        "action": episode.action,
+        "reward": episode.reward,
+        **{f"extra.{name}": array for name, array in episode.extra.items()},
+    }
+
+
+def episode_from_arrays(arrays: dict[str, np.ndarray], **rest: Any) -> Episode:
+    """The episode with these arrays; `rest` are its `terminated`, `truncated` and `info`."""
+
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+    return Episode(
+        observation=group("observation."),
+        action=arrays["action"],
+        reward=arrays["reward"],
+        extra=group("extra."),
+        **rest,
+    )
+
+
+def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None:
+    """Commit the episodes (of the same columns) as the shard `directory/name`, all or none.
+
+    When this returns, they are on the disk. DatasetError if they could not be written (a full disk, say).
+    """
+    temporary = directory / f"{TEMPORARY_PREFIX}{name}"
+    try:
+        temporary.mkdir()
+        arrays = [episode_arrays(episode) for episode in episodes]
+        for column in arrays[0]:
+            _write_array(temporary / f"{column}.npy", [episode[column] for episode in arrays])
+        facts = [
+            {
+                "num_steps": episode.num_steps,
+                "terminated": episode.terminated,
+                "truncated": episode.truncated,
+                "info": episode.info,
+            }
+            for episode in episodes
+        ]
+        write_durably(temporary / EPISODES_FILE, json.dumps(facts, allow_nan=False).encode())
+        sync_directory(temporary)
+        os.rename(
+            temporary, directory / name
+        )  # The commit: before it there is no shard, after it a whole one.
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise DatasetError(
+            f"{write_failure(directory, error)}; this episode is not saved, all earlier ones are safe"
+        ) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_directory(directory)
+
+
+def read_num_steps(shard: Path) -> int:
+    """Steps of all episodes of a shard, from episodes.json alone."""
+    return sum(fact["num_steps"] for fact in _read_facts(shard))
+
+
+def read_shard(shard: Path, columns: Columns) -> list[Episode]:
+    """The episodes of a shard; DatasetError that names the file if it is damaged or of other columns."""
+    facts = _read_facts(shard)
+    counts = [fact["num_steps"] for fact in facts]
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in facts]
+    for name, column in columns.items():
+        path = shard / f"{name}.npy"
+        rows = [num_rows(name, count) for count in counts]
+        try:
+            array = _read_array(path, np.dtype(column.dtype), (sum(rows), *column.shape))
+        except Exception as error:  # numpy fails on a garbled header in many ways, such as a TokenError.
+            raise _damaged(path, error) from error
+        for episode, part in zip(arrays, np.split(array, np.cumsum(rows)[:-1]), strict=True):
+            episode[name] = part
+    unknown = sorted({path.stem for path in shard.glob("*.npy")} - columns.keys())
+    if unknown:
+        raise _damaged(shard / f"{unknown[0]}.npy", "it is no column of this dataset")
+    try:
+        return [
+            episode_from_arrays(
+                episode, terminated=fact["terminated"], truncated=fact["truncated"], info=fact["info"]
+            )
+            for episode, fact in zip(arrays, facts, strict=True)
+        ]
+    except DatasetError as error:
+        raise _damaged(shard, error) from error
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a new file; on return its content is on the disk, though perhaps not yet its name."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on the disk, where the system can (Windows opens no directories)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network disks cannot sync a directory; what they promise is all there is.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_failure(path: Path, error: OSError) -> str:
+    """What went wrong with a write, in words."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no EDQUOT.
+        return f"the disk of {path} is full ({error.strerror}): free some space and go on"
+    return f"cannot write to {path} ({error.strerror or error})"
+
+
+def _write_array(path: Path, parts: list[np.ndarray]) -> None:
+    # Not np.save: on a full disk its ndarray.tofile raises an OSError without an errno.
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    header = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
+    with open(path, "xb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"its .npy version is {version}, not (1, 0)")
+        found_shape, fortran_order, found_dtype = np.lib.format.read_array_header_1_0(file)
+        if found_dtype != dtype or found_shape != shape or fortran_order:
+            raise ValueError(
+                f"it holds {found_dtype}{list(found_shape)}{' in Fortran order' if fortran_order else ''} "
+                f"instead of {dtype}{list(shape)}"
+            )
+        expected = file.tell() + math.prod(shape) * dtype.itemsize
+        size = os.fstat(file.fileno()).st_size
+        if size != expected:
+            raise ValueError(f"it has {size} bytes instead of {expected}")
+        array = np.empty(shape, dtype)
+        if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+            raise ValueError("it ends early")
+        return array
+
+
+def _read_facts(shard: Path) -> list[dict[str, Any]]:
+    path = shard / EPISODES_FILE
+    try:
+        facts = json.loads(path.read_bytes())
+        if not isinstance(facts, list) or not facts:
+            raise ValueError("it is no list of episodes")
+        for fact in facts:
+            if not isinstance(fact, dict) or not {"terminated", "truncated", "info"} <= fact.keys():
+                raise ValueError("an episode lacks 'terminated', 'truncated' or 'info'")
+            if type(fact.get("num_steps")) is not int or fact["num_steps"] < 1:
+                raise ValueError("an episode has no 'num_steps' of 1 or more")
+            if not isinstance(fact["info"], dict):
+                raise ValueError("the 'info' of an episode is no object")
+        return facts
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> DatasetError:
+    shard = path if path.is_dir() else path.parent
+    return DatasetError(
+        f"cannot read {path}: {reason}. Delete the directory {shard} to go on without its episodes, "
+        "or open the dataset with strict=False to skip it"
+    )

@@ -1,0 +1,208 @@
+"""A dataset on disk: `dataset.json` and a directory of immutable shards, that many may write at once.
+
+    DIR/dataset.json            schema version, columns, info
+    DIR/shards/<name>/          one shard (see shard.py); names sort by the time they were made
+    DIR/shards/.tmp-<name>/     a shard that is being written, or whose writer died; readers ignore it
+
+Writers never touch each other's shards and need no lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodel.data.columns import (
+    Columns,
+    columns_from_json,
+    columns_of,
+    columns_to_json,
+    require_same_columns,
+)
+from worldmodel.data.episode import Episode
+from worldmodel.data.shard import (
+    TEMPORARY_PREFIX,
+    episode_arrays,
+    read_num_steps,
+    read_shard,
+    sync_directory,
+    write_durably,
+    write_failure,
+    write_shard,
+)
+from worldmodel.errors import DatasetError
+
+SCHEMA_VERSION = 1
+# A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
+# it means nothing on a network disk or in another container, where the writer may be alive and well.
+STALE_AFTER_S = 3600.0
+
+
+class EpisodeStore:
+    """The dataset directory at `path`; with `create`, made if there is none, and open for writing."""
+
+    def __init__(self, path: Path, *, create: bool = False, info: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self.columns: Columns = {}  # Empty until the first episode sets them.
+        self.info: dict[str, Any] = {}
+        self._shards = path / "shards"
+        self._last_number = 0
+        if create:
+            self._create(_plain_json(info or {}))
+        self._read_description()
+        if create:
+            _require_same_info(self.path, self.info, _plain_json(info or {}))
+            self._remove_stale()
+
+    def shard_names(self) -> list[str]:
+        """Names of the committed shards, oldest first."""
+        try:
+            return sorted(
+                entry.name
+                for entry in os.scandir(self._shards)
+                if not entry.name.startswith(".") and entry.is_dir()
+            )
+        except FileNotFoundError:
+            return []
+
+    def num_steps(self, name: str) -> int:
+        """Steps of a shard, without reading them; DatasetError if it is damaged."""
+        return read_num_steps(self._shards / name)
+
+    def read(self, name: str) -> list[Episode]:
+        """The episodes of a shard; DatasetError if it is damaged."""
+        if not self.columns:
+            self._read_description()  # Another process has written the first episode since.
+        return read_shard(self._shards / name, self.columns)
+
+    def holds(self, name: str) -> bool:
+        """Whether the shard is (still) there: people may delete one while others read."""
+        return (self._shards / name).is_dir()
+
+    def write(self, episodes: Sequence[Episode]) -> str:
+        """Commit the episodes as one new shard and return its name; DatasetError if that is impossible."""
+        for episode in episodes:
+            self._require_columns(columns_of(episode_arrays(episode)))
+        name = self._new_name()
+        write_shard(self._shards, name, episodes)
+        return name
+
+    def _create(self, info: dict[str, Any]) -> None:
+        try:
+            self._shards.mkdir(parents=True, exist_ok=True)
+            if not (self.path / "dataset.json").exists():
+                self._write_description({}, info, replace=False)
+        except OSError as error:
+            raise DatasetError(write_failure(self.path, error)) from error
+
+    def _require_columns(self, columns: Columns) -> None:
+        """The first episode of a dataset sets its columns, the others must have the same ones."""
+        if not self.columns:
+            self._read_description()
+        if not self.columns:
+            try:
+                self._write_description(columns, self.info, replace=True)
+            except OSError as error:
+                raise DatasetError(write_failure(self.path, error)) from error
+            # Two writers may get here at once; whoever comes last has set the columns for both.
+            self._read_description()
+        require_same_columns(columns, self.columns, what="the episode", where=f"the dataset {self.path}")
+
+    def _read_description(self) -> None:
+        path = self.path / "dataset.json"
+        try:
+            description = json.loads(path.read_bytes())
+            version = description["schema_version"]
+            if type(version) is int and version > SCHEMA_VERSION:
+                raise DatasetError(
+                    f"{path} has schema version {version}; this release of worldmodel reads up to "
+                    f"{SCHEMA_VERSION}: install a newer one"
+                )
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"its schema version is {version!r}, not {SCHEMA_VERSION}")
+            if not isinstance(description["info"], dict):
+                raise ValueError("'info' is not an object")
+            self.columns = columns_from_json(description["columns"])
+            self.info = description["info"]
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"there is no dataset at {self.path} ({path} is missing): check the path, or record one first"
+            ) from error
+        except DatasetError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DatasetError(
+                f"cannot read {path}: {error!r}. It describes the shards beside it: restore it from a "
+                "copy, or from another dataset recorded with the same settings"
+            ) from error
+
+    def _write_description(self, columns: Columns, info: dict[str, Any], *, replace: bool) -> None:
+        content = json.dumps(
+            {"schema_version": SCHEMA_VERSION, "columns": columns_to_json(columns), "info": info}, indent=2
+        )
+        temporary = self.path / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}.json"
+        try:
+            write_durably(temporary, content.encode())
+            if replace:
+                os.replace(temporary, self.path / "dataset.json")
+            else:
+                _place_new(temporary, self.path / "dataset.json")
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(self.path)
+
+    def _new_name(self) -> str:
+        # The clock orders the shards of several writers; the maximum keeps order if the clock is set back.
+        if self._last_number == 0:
+            numbers = [name.split("-")[0] for name in self.shard_names()]
+            self._last_number = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        self._last_number = max(self._last_number + 1, time.time_ns())
+        return f"{self._last_number:020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+    def _remove_stale(self) -> None:
+        """Delete what writers that died have left behind."""
+        for folder in (self.path, self._shards):
+            for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+                try:
+                    if time.time() - path.stat().st_mtime < STALE_AFTER_S:
+                        continue
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                except OSError:
+                    continue  # Another writer was quicker, or it is not ours to delete; it does no harm.
+
+
+def _place_new(temporary: Path, path: Path) -> None:
+    """Give a file its name unless another writer has taken it: its columns must not be lost."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError:  # A file system without hard links, such as exFAT.
+        os.replace(temporary, path)
+
+
+def _plain_json(info: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(info), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"the info of a dataset is plain JSON, but {error}: give strings, finite numbers, bools, "
+            "lists and dicts"
+        ) from error
+
+
+def _require_same_info(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    # Scalars say what the data are (task, control period): with another value some episodes would be wrong.
+    # Nested values say how the data came about (package versions): the first ones stay.
+    for name, value in given.items():
+        if name in stored and not isinstance(value, dict | list) and stored[name] != value:
+            raise DatasetError(
+                f"the dataset {path} has {name}={stored[name]!r}, not {value!r}: use the same settings, "
+                "or another directory"
+            )

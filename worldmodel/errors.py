@@ -1,0 +1,21 @@
+"""The errors that a user can mend: each message names the value, the rule and the way out."""
+
+
+class WorldModelError(ValueError):
+    """A mistake that the user can mend; shown as one line at the command line."""
+
+
+class DatasetError(WorldModelError):
+    """An episode, a dataset or a request for windows that breaks a rule of `worldmodel.data`."""
+
+
+class CheckpointError(WorldModelError):
+    """A checkpoint that cannot be written, found or read."""
+
+
+class ConfigError(WorldModelError):
+    """A setting, or a pair of settings, that makes no sense."""
+
+
+class RunError(WorldModelError):
+    """A run that cannot start or go on, such as a run folder that is in use."""
