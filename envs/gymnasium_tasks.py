@@ -107,18 +107,15 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 
 def _flattened(name: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     space = env.observation_space
-    if isinstance(space, spaces.Dict) and any(map(_is_image, space.values())):
-        env = FilterObservation(env, [key for key, entry in space.items() if not _is_image(entry)])
-    space = env.observation_space
-    if (
-        _is_image(space)
-        or not spaces.utils.is_space_dtype_shape_equiv(space, space)
-        or not spaces.flatdim(space)
-    ):
+    entries = dict(space.items()) if isinstance(space, spaces.Dict) else {}
+    kept = [key for key, entry in entries.items() if not _is_image(entry)]
+    if (entries and not kept) or _is_image(space) or not space.is_np_flattenable:
         raise UnsupportedEnvError(
             f"{name} has the observation space {space}, and `state` needs numbers other than images: "
             "take a task that observes a vector; `observe=('pixels',)` adds images to it"
         )
+    if len(kept) < len(entries):
+        env = FilterObservation(env, kept)
     return FlattenObservation(env)
 
 

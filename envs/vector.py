@@ -6,14 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.wrappers import Observation, TaskEnv
 
-_DESCRIPTION = ("task", "action_repeat", "control_period_s", "episode_length", "can_terminate")
 
-
-class _TaskDescription:
+class _TaskVectorEnv(VectorEnv[Observation, Any, Any]):
     """What a vector environment says of its task, as a `TaskEnv` does.
 
     Attributes:
@@ -28,8 +26,24 @@ class _TaskDescription:
     episode_length: int | None
     can_terminate: bool
 
+    def _describe(self, first: TaskEnv, env_seeds: tuple[int, ...]) -> None:
+        self.env_seeds = env_seeds
+        self.task = first.task
+        self.action_repeat = first.action_repeat
+        self.control_period_s = first.control_period_s
+        self.episode_length = first.episode_length
+        self.can_terminate = first.can_terminate
+        self.action_space.seed(env_seeds[0])
 
-class SyncTaskVectorEnv(_TaskDescription, SyncVectorEnv):
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Reset all, or those in `options["reset_mask"]`; an int seed means seed + i, as in Gymnasium."""
+        # Gymnasium takes the mask out of the caller's own dict.
+        return super().reset(seed=seed, options=None if options is None else dict(options))
+
+
+class SyncTaskVectorEnv(_TaskVectorEnv, SyncVectorEnv):
     """Environments stepped in a loop: the faster way for cheap simulations."""
 
     def __init__(
@@ -39,21 +53,13 @@ class SyncTaskVectorEnv(_TaskDescription, SyncVectorEnv):
         env_seeds: tuple[int, ...],
         autoreset_mode: AutoresetMode,
     ) -> None:
-        super().__init__(makers, autoreset_mode=autoreset_mode)
-        self.env_seeds = env_seeds
-        for name in _DESCRIPTION:
-            setattr(self, name, self.get_attr(name)[0])
-        self.action_space.seed(env_seeds[0])
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Reset all, or those in `options["reset_mask"]`; an int seed means seed + i, as in Gymnasium."""
-        # Gymnasium takes the mask out of the caller's own dict.
-        return super().reset(seed=seed, options=None if options is None else dict(options))
+        SyncVectorEnv.__init__(self, makers, autoreset_mode=autoreset_mode)
+        first = self.envs[0]
+        assert isinstance(first, TaskEnv)
+        self._describe(first, env_seeds)
 
 
-class AsyncTaskVectorEnv(_TaskDescription, AsyncVectorEnv):
+class AsyncTaskVectorEnv(_TaskVectorEnv, AsyncVectorEnv):
     """Environments in processes of their own."""
 
     def __init__(
@@ -65,15 +71,7 @@ class AsyncTaskVectorEnv(_TaskDescription, AsyncVectorEnv):
     ) -> None:
         # Plain fork would copy OpenGL contexts and torch's thread pools, and hang in either.
         context = "spawn" if sys.platform == "win32" else "forkserver"
-        super().__init__(makers, autoreset_mode=autoreset_mode, context=context)
-        self.env_seeds = env_seeds
-        for name in _DESCRIPTION:
-            setattr(self, name, self.get_attr(name)[0])
-        self.action_space.seed(env_seeds[0])
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Reset all, or those in `options["reset_mask"]`; an int seed means seed + i, as in Gymnasium."""
-        # Gymnasium takes the mask out of the caller's own dict.
-        return super().reset(seed=seed, options=None if options is None else dict(options))
+        AsyncVectorEnv.__init__(self, makers, autoreset_mode=autoreset_mode, context=context)
+        first = makers[0]()
+        self._describe(first, env_seeds)
+        first.close()

@@ -223,7 +223,9 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         try:
             vector = np.asarray(action, np.float32)
         except (TypeError, ValueError) as error:
-            raise InvalidActionError(f"{self.task}: an action is {shape} numbers, got {action!r}") from error
+            raise InvalidActionError(
+                f"{self.task}: an action is an array of shape {shape} on the CPU, got {action!r} ({error})"
+            ) from error
         if vector.shape != shape:
             raise InvalidActionError(
                 f"{self.task}: an action has shape {shape}, got {vector.shape}; "

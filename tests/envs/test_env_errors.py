@@ -120,7 +120,7 @@ def test_dict_observations_are_flattened_without_images(toy):
         (0.5, r"got \(\)"),
         ([np.nan], r"must be finite numbers in \[-1, 1\], got \[nan\]"),
         ([np.inf], r"got \[inf\]"),
-        ("left", "an action is .* numbers, got 'left'"),
+        ("left", r"an array of shape \(1,\) on the CPU, got 'left'"),
         (None, "got"),
     ],
 )

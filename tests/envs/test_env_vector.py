@@ -51,8 +51,11 @@ def test_kept_batches_do_not_change():
     np.testing.assert_array_equal(rewards, kept_rewards)
 
 
-def test_without_autoreset_only_the_masked_ones_start_again():
-    vector = envs.make_vec("Hopper-v5", num_envs=2, autoreset_mode=AutoresetMode.DISABLED)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_without_autoreset_only_the_masked_ones_start_again(asynchronous):
+    vector = envs.make_vec(
+        "Hopper-v5", num_envs=2, autoreset_mode=AutoresetMode.DISABLED, asynchronous=asynchronous
+    )
     vector.reset()
     actions = np.zeros((2, 3), np.float32)
     actions[0] = 1.0  # falls early
@@ -68,6 +71,7 @@ def test_without_autoreset_only_the_masked_ones_start_again():
     np.testing.assert_allclose(restarted["state"][0][0], 1.25, atol=0.01)  # it stands again
     *_, terminated, _, _ = vector.step(actions)
     assert not terminated[0]
+    vector.close()
 
 
 def test_next_step_autoreset_continues_each_environments_own_episodes():
