@@ -11,7 +11,6 @@ import errno
 import json
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ import numpy as np
 from worldmodel.data.columns import Columns, num_rows
 from worldmodel.data.episode import Episode
 from worldmodel.errors import DatasetError
+from worldmodel.files import committed_directory
 
-TEMPORARY_PREFIX = ".tmp-"
 EPISODES_FILE = "episodes.json"
 
 
@@ -56,35 +55,25 @@ def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None
 
     When this returns, they are on the disk. DatasetError if they could not be written (a full disk, say).
     """
-    temporary = directory / f"{TEMPORARY_PREFIX}{name}"
+    facts = [
+        {
+            "num_steps": episode.num_steps,
+            "terminated": episode.terminated,
+            "truncated": episode.truncated,
+            "info": episode.info,
+        }
+        for episode in episodes
+    ]
+    arrays = [episode_arrays(episode) for episode in episodes]
     try:
-        temporary.mkdir()
-        arrays = [episode_arrays(episode) for episode in episodes]
-        for column in arrays[0]:
-            _write_array(temporary / f"{column}.npy", [episode[column] for episode in arrays])
-        facts = [
-            {
-                "num_steps": episode.num_steps,
-                "terminated": episode.terminated,
-                "truncated": episode.truncated,
-                "info": episode.info,
-            }
-            for episode in episodes
-        ]
-        write_durably(temporary / EPISODES_FILE, json.dumps(facts, allow_nan=False).encode())
-        sync_directory(temporary)
-        os.rename(
-            temporary, directory / name
-        )  # The commit: before it there is no shard, after it a whole one.
+        with committed_directory(directory / name) as temporary:
+            for column in arrays[0]:
+                _write_array(temporary / f"{column}.npy", [episode[column] for episode in arrays])
+            (temporary / EPISODES_FILE).write_text(json.dumps(facts, allow_nan=False))
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise DatasetError(
             f"{write_failure(directory, error)}; this episode is not saved, all earlier ones are safe"
         ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_directory(directory)
 
 
 def read_num_steps(shard: Path) -> int:
@@ -120,29 +109,6 @@ def read_shard(shard: Path, columns: Columns) -> list[Episode]:
         raise _damaged(shard, error) from error
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a new file; on return its content is on the disk, though perhaps not yet its name."""
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_directory(directory: Path) -> None:
-    """Put the names in a directory on the disk, where the system can (Windows opens no directories)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network disks cannot sync a directory; what they promise is all there is.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def write_failure(path: Path, error: OSError) -> str:
     """What went wrong with a write, in words."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no EDQUOT.
@@ -158,8 +124,6 @@ def _write_array(path: Path, parts: list[np.ndarray]) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

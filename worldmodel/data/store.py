@@ -9,6 +9,7 @@ Writers never touch each other's shards and need no lock.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -27,16 +28,14 @@ from worldmodel.data.columns import (
 )
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
-    TEMPORARY_PREFIX,
     episode_arrays,
     read_num_steps,
     read_shard,
-    sync_directory,
-    write_durably,
     write_failure,
     write_shard,
 )
 from worldmodel.errors import DatasetError
+from worldmodel.files import TEMPORARY_PREFIX, fsync, write_json
 
 SCHEMA_VERSION = 1
 # A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
@@ -95,9 +94,11 @@ class EpisodeStore:
 
     def _create(self, info: dict[str, Any]) -> None:
         try:
-            self._shards.mkdir(parents=True, exist_ok=True)
-            if not (self.path / "dataset.json").exists():
-                self._write_description({}, info, replace=False)
+            if not self._shards.is_dir():
+                self._shards.mkdir(parents=True, exist_ok=True)
+                fsync(self.path)
+                fsync(self.path.parent)
+            _create_json(self.path / "dataset.json", _description({}, info))
         except OSError as error:
             raise DatasetError(write_failure(self.path, error)) from error
 
@@ -107,7 +108,7 @@ class EpisodeStore:
             self._read_description()
         if not self.columns:
             try:
-                self._write_description(columns, self.info, replace=True)
+                write_json(self.path / "dataset.json", _description(columns, self.info))
             except OSError as error:
                 raise DatasetError(write_failure(self.path, error)) from error
             # Two writers may get here at once; whoever comes last has set the columns for both.
@@ -142,21 +143,6 @@ class EpisodeStore:
                 "copy, or from another dataset recorded with the same settings"
             ) from error
 
-    def _write_description(self, columns: Columns, info: dict[str, Any], *, replace: bool) -> None:
-        content = json.dumps(
-            {"schema_version": SCHEMA_VERSION, "columns": columns_to_json(columns), "info": info}, indent=2
-        )
-        temporary = self.path / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}.json"
-        try:
-            write_durably(temporary, content.encode())
-            if replace:
-                os.replace(temporary, self.path / "dataset.json")
-            else:
-                _place_new(temporary, self.path / "dataset.json")
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(self.path)
-
     def _new_name(self) -> str:
         # The clock orders the shards of several writers; the maximum keeps order if the clock is set back.
         if self._last_number == 0:
@@ -177,14 +163,27 @@ class EpisodeStore:
                     continue  # Another writer was quicker, or it is not ours to delete; it does no harm.
 
 
-def _place_new(temporary: Path, path: Path) -> None:
-    """Give a file its name unless another writer has taken it: its columns must not be lost."""
+def _description(columns: Columns, info: dict[str, Any]) -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, "columns": columns_to_json(columns), "info": info}
+
+
+def _create_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file unless there is one: what another writer has just put there must not be lost."""
+    if path.exists():
+        return
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
+        write_json(temporary, content)
         os.link(temporary, path)
+        fsync(path.parent)
     except FileExistsError:
         return
-    except OSError:  # A file system without hard links, such as exFAT.
-        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSYS):
+            raise
+        write_json(path, content)  # A file system without hard links, such as exFAT.
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _plain_json(info: Mapping[str, Any]) -> dict[str, Any]:
