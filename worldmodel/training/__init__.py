@@ -1,0 +1,16 @@
+"""Turning batches into a better world model."""
+
+from worldmodel.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from worldmodel.training.metrics import MetricLogger, read_metrics
+from worldmodel.training.trainer import Trainer, TrainerSettings
+
+__all__ = [
+    "Checkpoint",
+    "MetricLogger",
+    "Trainer",
+    "TrainerSettings",
+    "find_checkpoint",
+    "load_checkpoint",
+    "read_metrics",
+    "save_checkpoint",
+]

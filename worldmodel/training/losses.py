@@ -24,16 +24,24 @@ def weighted_mean(
 
 
 def td_targets(
-    reward: Float[Tensor, "batch horizon"],
-    terminated: Bool[Tensor, "batch horizon"],
+    reward: Float[Tensor, "batch window"],
+    terminated: Bool[Tensor, "batch window"],
+    valid: Bool[Tensor, "batch window"],
     next_q: Float[Tensor, "q batch horizon"],
     discount: float,
 ) -> Float[Tensor, "batch horizon"]:
-    """One-step target: r + discount * min over the given heads; nothing follows a terminated step.
+    """n-step targets: n rewards, then the lowest of the given heads; n = window - horizon + 1.
 
-    A truncated episode is not terminated: its last step still bootstraps.
+    `next_q[:, :, t]` belongs to the observation n steps after t; in a window whose episode ends before, to
+    the last observation. Nothing follows a terminated step. A truncated episode is not terminated: its last
+    observation still bootstraps, after as many rewards as there were.
     """
-    return reward + discount * ~terminated * next_q.amin(0)
+    num_steps = reward.shape[1] - next_q.shape[2] + 1
+    powers = discount ** torch.arange(num_steps, dtype=reward.dtype, device=reward.device)
+    rewards = (reward.unfold(1, num_steps, 1) * powers).sum(-1)  # padding has reward 0
+    num_real = valid.unfold(1, num_steps, 1).sum(-1)
+    goes_on = ~terminated.unfold(1, num_steps, 1).any(-1)
+    return rewards + goes_on * discount**num_real * next_q.amin(0)
 
 
 def consistency_errors(

@@ -19,6 +19,8 @@ class TrainerSettings:
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 1e-4
     discount: float = 0.99
+    horizon: int = 3
+    num_td_steps: int = 1
     rho: float = 0.5
     consistency_coefficient: float = 20.0
     reward_coefficient: float = 0.1
@@ -37,8 +39,14 @@ class TrainerSettings:
         for name in ("discount", "rho", "target_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"training {name}={getattr(self, name)}: must be above 0 and at most 1")
-        if self.policy_every < 1:
-            raise ConfigError(f"training policy_every={self.policy_every}: must be at least 1")
+        for name in ("horizon", "num_td_steps", "policy_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training {name}={getattr(self, name)}: must be at least 1")
+
+    @property
+    def window(self) -> int:
+        """Steps of the windows that the trainer learns from: n-step targets look past the horizon."""
+        return self.horizon + self.num_td_steps - 1
 
 
 class Trainer:
@@ -66,16 +74,20 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(seed)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimizer step on the model and one on the policy.
+        """One optimizer step on the model and one on the policy, from windows of `settings.window` steps.
 
         Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few.
         """
         settings, model = self.settings, self.model
-        weights = losses.step_weights(batch.valid, settings.rho)
+        if batch.horizon != settings.window:
+            raise ValueError(f"batch of {batch.horizon} steps: horizon and num_td_steps ask for {settings.window}")
+        steps = slice(settings.horizon)
+        weights = losses.step_weights(batch.valid[:, steps], settings.rho)
+        actions, rewards = batch.action[:, steps], batch.reward[:, steps]
         next_latent, td_target = self._targets(batch)
 
         latents = [model.encode({key: value[:, 0] for key, value in batch.observation.items()})]
-        for action in batch.action.unbind(1):
+        for action in actions.unbind(1):
             latents.append(model.step(latents[-1], action))
         latent = torch.stack(latents, dim=1)
         start, end = latent[:, :-1], latent[:, 1:]
@@ -83,11 +95,11 @@ class Trainer:
         scalar = model.scalar
         consistency = losses.weighted_mean(losses.consistency_errors(end, next_latent), weights)
         reward = losses.weighted_mean(
-            scalar.cross_entropy(model.reward_logits(start, batch.action), scalar.two_hot(batch.reward)),
+            scalar.cross_entropy(model.reward_logits(start, actions), scalar.two_hot(rewards)),
             weights,
         )
         value = losses.weighted_mean(
-            scalar.cross_entropy(model.q_logits(start, batch.action), scalar.two_hot(td_target)), weights
+            scalar.cross_entropy(model.q_logits(start, actions), scalar.two_hot(td_target)), weights
         )
         loss = (
             settings.consistency_coefficient * consistency
@@ -96,7 +108,7 @@ class Trainer:
         )
         metrics = {"consistency_loss": consistency, "reward_loss": reward, "value_loss": value}
         if model.continuation_head is not None:
-            errors = losses.continuation_errors(model.continuation_head(end).squeeze(-1), batch.terminated)
+            errors = losses.continuation_errors(model.continuation_head(end).squeeze(-1), batch.terminated[:, steps])
             metrics["continuation_loss"] = losses.weighted_mean(errors, weights)
             loss = loss + settings.continuation_coefficient * metrics["continuation_loss"]
         metrics["loss"] = loss
@@ -111,21 +123,24 @@ class Trainer:
     @torch.no_grad()
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Latents (B, H, D) of the next observations, and TD targets (B, H)."""
-        model = self.model
-        next_latent = model.encode({key: value[:, 1:] for key, value in batch.observation.items()})
-        action, _ = model.policy.sample(next_latent, self._noise(batch.action))
-        next_q = model.scalar.mean(model.q_logits(next_latent, action, heads=self.target_q))
+        model, settings = self.model, self.settings
+        latent = model.encode({key: value[:, 1:] for key, value in batch.observation.items()})
+        later = latent[:, settings.num_td_steps - 1 :]
+        noise = self._noise((*later.shape[:2], model.size.action_dim), later)
+        action, _ = model.policy.sample(later, noise)
+        next_q = model.scalar.mean(model.q_logits(later, action, heads=self.target_q))
         if len(next_q) > 2:  # the minimum of two random heads (REDQ): that of all of them is too low
             next_q = next_q[torch.randperm(len(next_q), generator=self.generator)[:2].to(next_q.device)]
-        return next_latent, losses.td_targets(
-            batch.reward, batch.terminated, next_q, self.settings.discount
+        td_target = losses.td_targets(
+            batch.reward, batch.terminated, batch.valid, next_q, settings.discount
         )
+        return latent[:, : settings.horizon], td_target
 
     def _update_policy(self, latent: Tensor, weights: Tensor) -> dict[str, Tensor]:
         """Raise the value of the policy's actions in the given latents (B, H, D)."""
         model = self.model
-        action_shape = (*latent.shape[:-1], model.size.action_dim)
-        action, log_prob = model.policy.sample(latent, self._noise(latent.new_empty(action_shape)))
+        noise = self._noise((*latent.shape[:-1], model.size.action_dim), latent)
+        action, log_prob = model.policy.sample(latent, noise)
         model.q_heads.requires_grad_(False)
         q = model.q_values(latent, action)
         with torch.no_grad():
@@ -153,6 +168,6 @@ class Trainer:
             list(self.target_q.parameters()), list(self.model.q_heads.parameters()), self.settings.target_rate
         )
 
-    def _noise(self, like: Tensor) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Standard normal noise, drawn on the CPU so that every device sees the same."""
-        return torch.randn(like.shape, generator=self.generator).to(like)
+        return torch.randn(shape, generator=self.generator).to(like)

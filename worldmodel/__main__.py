@@ -1,0 +1,7 @@
+"""`python -m worldmodel`."""
+
+import sys
+
+from worldmodel.apps.cli import main
+
+sys.exit(main())

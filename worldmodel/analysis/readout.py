@@ -1,0 +1,36 @@
+"""Observations read back from latents by least squares."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readout:
+    """A linear map latent -> observation; `r2` is its fit on the data it was fitted to."""
+
+    weight: Float[Tensor, "latent observation"]
+    bias: Float[Tensor, " observation"]
+    r2: float
+
+    def __call__(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch observation"]:
+        """Read observations from latents."""
+        return latent @ self.weight + self.bias
+
+
+def fit_readout(
+    latent: Float[Tensor, "row latent"], observation: Float[Tensor, "row observation"], *, ridge: float = 1e-4
+) -> Readout:
+    """Ridge regression in float64, `ridge` relative to the latents' mean variance."""
+    x, y = latent.double(), observation.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.T @ x
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    weight = torch.linalg.solve(gram, x.T @ y)
+    residual = (y - x @ weight).square().sum()
+    r2 = float(1 - residual / y.square().sum().clamp(min=1e-12))
+    bias = y_mean - x_mean @ weight
+    return Readout(weight=weight.float(), bias=bias.float(), r2=r2)

@@ -1,0 +1,244 @@
+"""Agents: what acts in an environment. The only place where model and planner meet.
+
+Every agent acts for a batch of environments at once: observations {key: (B, ...)} in, actions (B, A) out.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners import Plan, SamplingPlanner
+from worldmodel.model import WorldModel, estimate_return, propose
+
+Observation = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Actions (B, A) for a batch of environments, and what the agent meant by them.
+
+    `mean` and `std` (B, A) describe the distribution that the action came from, before exploration. They are
+    recorded with every step, so that a policy can later be trained towards the planner.
+    """
+
+    action: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The extra columns of an episode."""
+        return {"plan_mean": self.mean, "plan_std": self.std}
+
+
+class Agent(Protocol):
+    """Acts; `reset` tells it which environments start a new episode."""
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Forget the past of the environments where `is_new` (B,), or of all."""
+
+    def act(self, observation: Observation) -> Decision:
+        """Decide for every environment of the batch."""
+
+
+class ZeroAgent:
+    """Always the action 0: what the task gives for nothing."""
+
+    def __init__(self, action_dim: int) -> None:
+        self._action_dim = action_dim
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: Observation) -> Decision:
+        """0 for each environment."""
+        zeros = np.zeros((batch_size(observation), self._action_dim), np.float32)
+        return Decision(action=zeros, mean=zeros, std=zeros)
+
+
+class RandomAgent:
+    """Uniform in [-1, 1], each step anew."""
+
+    def __init__(self, action_dim: int, generator: np.random.Generator) -> None:
+        self._action_dim, self._generator = action_dim, generator
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: Observation) -> Decision:
+        """Draw an action for each environment."""
+        shape = (batch_size(observation), self._action_dim)
+        action = self._generator.uniform(-1, 1, shape).astype(np.float32)
+        return Decision(action=action, **_around_zero(shape, 1 / math.sqrt(3)))
+
+
+class ColoredNoiseAgent:
+    """Random actions that linger: pink noise (power 1 / f) reaches further than white noise does.
+
+    Source: Eberhard et al. 2023, "Pink Noise Is All You Need"; spectrum by Timmer and Koenig 1995.
+    """
+
+    def __init__(
+        self,
+        action_dim: int,
+        generator: np.random.Generator,
+        *,
+        exponent: float = 1.0,
+        std: float = 0.6,
+        period: int = 1024,
+    ) -> None:
+        self._action_dim, self._generator, self._period, self._std = action_dim, generator, period, std
+        frequencies = np.fft.rfftfreq(period)
+        frequencies[0] = frequencies[1]
+        self._amplitudes = frequencies ** (-exponent / 2)
+        self._noise = np.empty((0, period, action_dim), np.float32)
+        self._step = np.empty(0, np.int64)
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Draw new noise for these environments."""
+        if is_new is None:
+            self._step = np.empty(0, np.int64)
+            return
+        self._step[is_new] = 0
+        self._noise[is_new] = self._draw(int(is_new.sum()))
+
+    def act(self, observation: Observation) -> Decision:
+        """The next piece of each environment's noise."""
+        size = batch_size(observation)
+        if len(self._step) != size:
+            self._step, self._noise = np.zeros(size, np.int64), self._draw(size)
+        action = self._noise[np.arange(size), self._step % self._period]
+        self._step = self._step + 1
+        return Decision(action=action, **_around_zero(action.shape, self._std))
+
+    def _draw(self, size: int) -> np.ndarray:
+        shape = (size, self._action_dim, len(self._amplitudes))
+        spectrum = self._amplitudes * (
+            self._generator.standard_normal(shape) + 1j * self._generator.standard_normal(shape)
+        )
+        noise = np.fft.irfft(spectrum, n=self._period, axis=-1)
+        noise *= self._std / noise.std(axis=-1, keepdims=True)
+        return noise.swapaxes(1, 2).clip(-1, 1).astype(np.float32)
+
+
+class PolicyAgent:
+    """The policy prior alone, without planning."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self._model = model
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Nothing to forget."""
+
+    @torch.inference_mode()
+    def act(self, observation: Observation) -> Decision:
+        """The policy's mean action."""
+        mean, log_std = self._model.policy(self._model.encode(to_tensors(observation, self._model)))
+        action = mean.tanh().cpu().numpy()
+        return Decision(action=action, mean=action, std=log_std.exp().cpu().numpy())
+
+
+class PlanningAgent:
+    """Imagines futures in latent space and executes the first action of the best plan (MPC).
+
+    - `discount`: of the imagined return.
+    - `num_proposals`: candidates from the policy prior.
+    - `exploration_std`: std of noise added to each action; 0 while evaluating. Where the planner is less
+      sure than that, its own std is taken.
+    - `generator`: all its chance.
+
+    Its only state is the previous plan.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        planner: SamplingPlanner,
+        *,
+        discount: float,
+        num_proposals: int,
+        generator: torch.Generator,
+        exploration_std: float = 0.0,
+    ) -> None:
+        self._model, self._planner, self._discount = model, planner, discount
+        self._num_proposals, self._generator = num_proposals, generator
+        self.exploration_std = exploration_std
+        self.plan: Plan | None = None
+        self._is_new: Tensor | None = None
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Forget the plan of these environments."""
+        if is_new is None or self.plan is None:
+            self.plan, self._is_new = None, None
+        elif is_new.any():
+            fresh = torch.from_numpy(is_new)
+            self._is_new = fresh if self._is_new is None else self._is_new | fresh
+
+    def state(self) -> str:
+        """Its chance, as text for a checkpoint."""
+        return self._generator.get_state().numpy().tobytes().hex()
+
+    def restore(self, state: str) -> None:
+        """Continue with the chance of `state`."""
+        self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
+
+    @torch.inference_mode()
+    def act(self, observation: Observation, deadline: float | None = None) -> Decision:
+        """Plan for every environment; `deadline` as in `SamplingPlanner.plan`."""
+        model, planner = self._model, self._planner
+        latent = model.encode(to_tensors(observation, model))
+        size, device = len(latent), latent.device
+        start = self._start(size, device)
+        noise_shape = (size, self._num_proposals, planner.horizon, model.size.action_dim)
+        proposals = propose(model, latent, self._noise(noise_shape, device))
+        score = partial(estimate_return, model, latent, discount=self._discount)
+        self.plan = planner.plan(score, start, proposals, self._generator, deadline)
+        action, std = self.plan.actions[:, 0], self.plan.std[:, 0]
+        if self.exploration_std > 0:
+            action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
+        return Decision(
+            action=action.clamp(-1, 1).cpu().numpy(),
+            mean=self.plan.actions[:, 0].cpu().numpy(),
+            std=std.cpu().numpy(),
+        )
+
+    def _start(self, size: int, device: torch.device) -> Plan:
+        if self.plan is None or len(self.plan.mean) != size:
+            return self._planner.initial_plan(size, device)
+        start = self._planner.warm_start(self.plan)
+        if self._is_new is not None:
+            fresh = self._planner.initial_plan(size, device)
+            start = start.replace_rows(self._is_new.to(device), fresh)
+            self._is_new = None
+        return start
+
+    def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.randn(shape, generator=self._generator).to(device)
+
+
+def to_tensors(observation: Observation, model: WorldModel) -> dict[str, Tensor]:
+    """Observations as tensors, where the model is."""
+    device = next(model.parameters()).device
+    return {key: torch.from_numpy(np.asarray(value)).to(device) for key, value in observation.items()}
+
+
+def _around_zero(shape: tuple[int, ...], std: float) -> dict[str, np.ndarray]:
+    return {"mean": np.zeros(shape, np.float32), "std": np.full(shape, std, np.float32)}
+
+
+def batch_size(observation: Observation) -> int:
+    """B of a batch of observations."""
+    return len(next(iter(observation.values())))
+
+
+def discount_for(episode_length: int | None) -> float:
+    """Discount that looks a fifth of an episode ahead (TD-MPC2, appendix): 0.99 for 500 agent steps."""
+    if episode_length is None:
+        return 0.99
+    fifth = episode_length / 5
+    return min(max((fifth - 1) / fifth, 0.95), 0.995) if math.isfinite(fifth) and fifth > 1 else 0.95

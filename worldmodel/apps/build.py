@@ -1,0 +1,91 @@
+"""Configuration -> objects: the only place that turns names and numbers into parts."""
+
+from typing import Any
+
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+import envs
+from planners import PLANNERS, SamplingPlanner
+from worldmodel.apps.agent import (
+    PlanningAgent,
+    discount_for,
+)
+from worldmodel.apps.config import closest
+from worldmodel.errors import ConfigError
+from worldmodel.model import WorldModel, WorldModelSize
+from worldmodel.training import Trainer, TrainerSettings
+
+TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
+
+
+def build_env(task: str, env_config: dict[str, Any], *, num_envs: int, seed: int, **kwargs: Any) -> VectorEnv:
+    """Environments that wait at an episode's end, so that its last observation is recorded."""
+    return envs.make_vec(
+        task, num_envs=num_envs, seed=seed, autoreset_mode=AutoresetMode.DISABLED, **env_config, **kwargs
+    )
+
+
+def build_model(model_config: dict[str, Any], env: VectorEnv, *, seed: int) -> WorldModel:
+    """A fresh world model for an environment's observations and actions; weights depend on `seed` alone."""
+    space = env.single_observation_space
+    if "state" not in space.spaces:  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"env.observe={list(space.spaces)}: the world model learns from the key `state`; "  # type: ignore[attr-defined]
+            "add it: env.observe=[state,pixels]"
+        )
+    size = WorldModelSize(
+        state_dim=space["state"].shape[0],  # type: ignore[index]
+        action_dim=env.single_action_space.shape[0],  # type: ignore[index]
+        predicts_continuation=env.can_terminate,  # type: ignore[attr-defined]
+        **model_config,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return WorldModel(size)
+
+
+def build_trainer(
+    training_config: dict[str, Any], model: WorldModel, *, episode_length: int | None, seed: int
+) -> Trainer:
+    """The trainer of a fresh model."""
+    settings = {key: value for key, value in training_config.items() if key in TRAINER_KEYS}
+    if settings["discount"] is None:
+        settings["discount"] = discount_for(episode_length)
+    return Trainer(model, TrainerSettings(**settings), seed=seed)
+
+
+def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPlanner:
+    """The planner of a `configs/planner/*.yaml`."""
+    settings = dict(planner_config)
+    name = settings.pop("name")
+    settings.pop("num_proposals")
+    if name not in PLANNERS:
+        raise ConfigError(f"there is no planner {name!r}{closest(name, list(PLANNERS))}. Known: {', '.join(PLANNERS)}")
+    return PLANNERS[name](action_dim=action_dim, **settings)
+
+
+def build_planning_agent(
+    model: WorldModel,
+    planner_config: dict[str, Any],
+    *,
+    discount: float,
+    seed: int,
+    exploration_std: float = 0.0,
+) -> PlanningAgent:
+    """Model and planner joined."""
+    planner = build_planner(planner_config, model.size.action_dim)
+    num_proposals = planner_config["num_proposals"]
+    if not 0 <= num_proposals < planner.num_candidates:
+        raise ConfigError(
+            f"planner.num_proposals={num_proposals}: must be at least 0 and below "
+            f"num_candidates={planner.num_candidates}"
+        )
+    return PlanningAgent(
+        model,
+        planner,
+        discount=discount,
+        num_proposals=num_proposals,
+        generator=torch.Generator().manual_seed(seed),
+        exploration_std=exploration_std,
+    )

@@ -1,0 +1,176 @@
+"""The console script: `worldmodel <verb> [key=value ...]`."""
+
+import signal
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from worldmodel.apps.config import closest, compose_config, config_groups, config_text, to_dict
+from worldmodel.errors import WorldModelError
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One application: what it does, how it is called, and how it is run."""
+
+    summary: str
+    examples: tuple[str, ...]
+    run: Callable[[dict[str, Any], set[str]], None]
+
+
+def _train(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.run import create_run, resumed_config
+    from worldmodel.apps.train import Training
+
+    run_dir = Path(config["run_dir"])
+    if config["resume"]:
+        config = resumed_config(run_dir, config, given)
+    else:
+        create_run(run_dir, config)
+    try:
+        Training(run_dir, config).run()
+    except KeyboardInterrupt:
+        print(f"\nsaved; go on with:  worldmodel train run_dir={run_dir} resume=true", file=sys.stderr)
+        raise
+    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")
+
+
+def _control(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.control import control
+
+    control(config)
+
+
+def _imagine(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.imagine import imagine
+
+    imagine(config)
+
+
+def _collect(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.collect import collect
+
+    mean = collect(config)
+    print(f"{mean.count} episodes with return {mean} in {config['dataset']}")
+
+
+def _demo(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.demo import demo
+
+    demo(config)
+
+
+VERBS = {
+    "demo": Verb(
+        summary="Learn a task from nothing, control it, imagine it, and show all on one page.",
+        examples=("worldmodel demo", "worldmodel demo task=reacher-easy run_dir=runs/reacher"),
+        run=_demo,
+    ),
+    "train": Verb(
+        summary="Learn a world model: act, record, update, evaluate, repeat; or offline from a dataset.",
+        examples=(
+            "worldmodel train task=cartpole-swingup",
+            "worldmodel train task=HalfCheetah-v5 env.action_repeat=1 model=small env_steps=200_000",
+            "worldmodel train run_dir=runs/cartpole-swingup/seed-0 resume=true env_steps=200_000",
+            "worldmodel train task=reacher-easy dataset=data/reacher num_updates=20_000",
+        ),
+        run=_train,
+    ),
+    "control": Verb(
+        summary="Control the robot in closed loop with a trained model: return, decision latency, video.",
+        examples=(
+            "worldmodel control checkpoint=runs/demo",
+            "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
+            "worldmodel control checkpoint=runs/demo agent=policy video=false",
+        ),
+        run=_control,
+    ),
+    "imagine": Verb(
+        summary="Imagined against real: the same actions in the model and in the simulator.",
+        examples=("worldmodel imagine checkpoint=runs/demo", "worldmodel imagine checkpoint=runs/demo horizon=100"),
+        run=_imagine,
+    ),
+    "collect": Verb(
+        summary="Record rollouts into a dataset.",
+        examples=(
+            "worldmodel collect task=reacher-easy policy=colored episodes=50 dataset=data/reacher",
+            "worldmodel collect checkpoint=runs/demo policy=planner episodes=20 dataset=data/cartpole",
+        ),
+        run=_collect,
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    # Ending a job politely must cost as little as Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except user_errors() as error:
+        print(f"worldmodel: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """The errors that are a user's to mend."""
+    from envs import EnvError
+    from planners import PlannerError
+
+    return WorldModelError, EnvError, PlannerError
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    name, overrides = arguments[0], arguments[1:]
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"worldmodel {version('worldmodel')}")
+        return 0
+    if name not in VERBS:
+        print(f"worldmodel: there is no verb {name!r}{closest(name, list(VERBS))}\n\n{_overview()}", file=sys.stderr)
+        return USER_ERROR
+    if any(word in ("-h", "--help") for word in overrides):
+        print(_help(name))
+        return 0
+    config = to_dict(compose_config(name, overrides))
+    given = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    VERBS[name].run(config, given)
+    return 0
+
+
+def _overview() -> str:
+    lines = ["worldmodel <verb> [key=value ...]      worldmodel <verb> --help", ""]
+    lines += [f"  {name:<9}{verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(lines)
+
+
+def _help(name: str) -> str:
+    verb = VERBS[name]
+    parts = [f"worldmodel {name} [key=value ...]", "", verb.summary, "", "Examples:"]
+    parts += [f"  {example}" for example in verb.examples]
+    if groups := config_groups(name):
+        parts += ["", "Config groups (group=option):"]
+        parts += [f"  {group:<12}{', '.join(options)}" for group, options in groups.items()]
+    parts += ["", "Keys and their defaults:", textwrap.indent(config_text(name).rstrip(), "  ")]
+    return "\n".join(parts)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

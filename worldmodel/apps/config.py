@@ -1,0 +1,133 @@
+"""Names and numbers from `configs/` and the command line; mistakes explained in one line."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from worldmodel.errors import ConfigError
+
+CONFIGS = "configs"
+
+
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration `configs/<name>.yaml` with command line overrides, all values known and of their type.
+
+    Errors: `ConfigError` naming the override, the rule and the closest match.
+    """
+    groups = config_groups(name)
+    for override in overrides:
+        _check_override(override, groups)
+    chosen = [override for override in overrides if _key(override) in groups]
+    defaults = _flat(_compose(name, chosen))
+    for override in overrides:
+        key = _key(override)
+        if key not in groups and key not in defaults:
+            known = [*defaults, *groups]
+            raise ConfigError(
+                f"there is no config key {key!r} (from {override!r}){closest(key, known)}. "
+                f"`worldmodel {name} --help` lists them all"
+            )
+    config = _compose(name, overrides)
+    for key, value in _flat(config).items():
+        if value == "???":
+            raise ConfigError(f"{key}= is missing: `worldmodel {name} --help` shows examples")
+        _check_type(key, value, defaults[key])
+    return config
+
+
+def config_groups(name: str) -> dict[str, list[str]]:
+    """Options of every config group that an application uses: {"planner": ["cem", "mppi", ...], ...}."""
+    root = files(CONFIGS)
+    groups: dict[str, list[str]] = {}
+    for entry in OmegaConf.create((root / f"{name}.yaml").read_text()).get("defaults", []):
+        if isinstance(entry, DictConfig):
+            group = str(next(iter(entry))).removeprefix("optional ")
+            options = (path.name for path in (root / group).iterdir() if path.name.endswith(".yaml"))
+            groups[group] = sorted(option.removesuffix(".yaml") for option in options)
+    return groups
+
+
+def config_text(name: str) -> str:
+    """The composed configuration as YAML, for people."""
+    return OmegaConf.to_yaml(_compose(name, []))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """'; did you mean ...?' for a mistyped name, or nothing."""
+    # The last part of a dotted key too: people forget the group.
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    matches += [key for key in known if key.split(".")[-1] == name.split(".")[-1] and key not in matches]
+    return f"; did you mean {' or '.join(matches[:3])}?" if matches else ""
+
+
+def positive(config: Mapping[str, Any], *names: str) -> None:
+    """Check that these counts are at least 1. Errors: `ConfigError`."""
+    for name in names:
+        if not config[name] >= 1:
+            raise ConfigError(f"{name}={config[name]}: must be at least 1")
+
+
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    try:
+        with initialize_config_module(CONFIGS, version_base="1.3"):
+            config = compose(name, overrides=list(overrides))
+            OmegaConf.resolve(config)
+            return config
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _check_override(override: str, groups: dict[str, list[str]]) -> None:
+    if not re.match(r"^[+~]{0,2}[\w./@-]+=", override) and not override.startswith("~"):
+        raise ConfigError(f"{override!r} is no override: write key=value, for example seed=1")
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"cannot read the override {override!r}: {detail}; quote special characters") from error
+    key, value = _key(override), override.partition("=")[2]
+    if key in groups and value not in groups[key]:
+        raise ConfigError(
+            f"there is no {key} {value!r}{closest(value, groups[key])}. Known: {', '.join(groups[key])}"
+        )
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(walk(to_dict(config), ""))
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    """The default in yaml says which type a key has; a default of null takes anything."""
+    if default in (None, "???"):
+        return
+    wanted = type(default)
+    accepted = (int, float) if wanted is float else (wanted,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+        kind = {int: "a whole number", float: "a number", bool: "true or false", list: "a list", str: "a word"}
+        raise ConfigError(f"{key}={value}: must be {kind.get(wanted, wanted.__name__)}, such as {default}")

@@ -1,0 +1,112 @@
+"""Closed-loop control: one robot, one decision after another, on the clock."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldmodel.apps.build import build_env
+from worldmodel.apps.config import positive
+from worldmodel.apps.progress import ProgressDisplay, console
+from worldmodel.apps.run import default_num_threads
+from worldmodel.apps.statistics import latency, mean_interval
+from worldmodel.apps.trained import make_agent, open_run
+from worldmodel.apps.video import ControlVideo
+from worldmodel.errors import RunError
+from worldmodel.files import write_json
+
+
+def control(config: dict[str, Any]) -> dict[str, Any]:
+    """Play `episodes` episodes; write `control.json` and, if `video`, `control.mp4` of the first.
+
+    `config` is that of `configs/control.yaml`. Returns the content of `control.json`.
+    """
+    positive(config, "episodes", "num_threads")
+    torch.set_num_threads(default_num_threads(config["num_threads"]))
+    run = open_run(config["checkpoint"], task=config["task"])
+    output = _output(config, run.directory)
+    env = build_env(run.task, run.config["env"], num_envs=1, seed=config["seed"], camera=config["camera"])
+    try:
+        agent = make_agent(
+            config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
+            planner_config=config.get("planner"),
+        )  # fmt: skip
+        period_s: float | None = env.control_period_s  # type: ignore[attr-defined]
+        _warm_up(env, agent, config["seed"])
+        video = ControlVideo(f"{run.task}   {_title(config, run.config)}", period_s) if config["video"] else None
+        returns: list[float] = []
+        seconds: list[float] = []
+        with ProgressDisplay(f"control {run.task}", config["episodes"], "episodes") as display:
+            for episode in range(config["episodes"]):
+                episode_return, episode_seconds = _play(env, agent, video if episode == 0 else None)
+                returns.append(episode_return)
+                seconds += episode_seconds
+                display.update(episode + 1, {"return": f"{episode_return:.0f}"})
+    finally:
+        env.close()
+    result = {
+        "task": run.task,
+        "checkpoint": str(run.checkpoint.path),
+        "agent": config["agent"],
+        "planner": (config.get("planner") or run.config["planner"]) if config["agent"] == "planner" else None,
+        "seed": config["seed"],
+        "returns": returns,
+        "return": asdict(mean_interval(returns)),
+        "latency": asdict(latency(seconds, period_s)),
+    }
+    try:
+        write_json(output / "control.json", result)
+        if video is not None:
+            video.write(output / "control.mp4")
+    except OSError as error:
+        raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
+    console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
+    console.print(f"decision {latency(seconds, period_s)}")
+    console.print(f"written  {output / 'control.json'}" + (f" and {output / 'control.mp4'}" if video else ""))
+    return result
+
+
+def _play(env: Any, agent: Any, video: ControlVideo | None) -> tuple[float, list[float]]:
+    """One episode: its return and the seconds of each decision."""
+    observation, _ = env.reset()
+    agent.reset()
+    episode_return, seconds, is_over = 0.0, [], False
+    while not is_over:
+        frame = env.render()[0] if video is not None and video.wants_frame else None
+        began = time.perf_counter()
+        action = agent.act(observation).action
+        seconds.append(time.perf_counter() - began)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        episode_return += float(reward[0])
+        is_over = bool(terminated[0] or truncated[0])
+        if video is not None:
+            video.add(frame, episode_return, seconds[-1])
+    return episode_return, seconds
+
+
+def _warm_up(env: Any, agent: Any, seed: int) -> None:
+    """Decide a few times unmeasured: the first calls of a process allocate memory and load kernels."""
+    observation, _ = env.reset(seed=[seed])
+    state = agent.state() if hasattr(agent, "state") else None
+    for _ in range(5):
+        agent.act(observation)
+    if state is not None:
+        agent.restore(state)
+    env.reset(seed=list(env.env_seeds))
+
+
+def _title(config: dict[str, Any], trained: dict[str, Any]) -> str:
+    if config["agent"] != "planner":
+        return str(config["agent"])
+    return str((config.get("planner") or trained["planner"])["name"])
+
+
+def _output(config: dict[str, Any], run_dir: Path) -> Path:
+    output = Path(config["output"]) if config["output"] else run_dir / "control"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make output={output}: {error.strerror or error}") from error
+    return output

@@ -1,0 +1,87 @@
+"""Imagined against real: the same actions played in the model and in the simulator."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from worldmodel.analysis import fit_readout, open_loop
+from worldmodel.apps import plots
+from worldmodel.apps.build import build_env
+from worldmodel.apps.config import positive
+from worldmodel.apps.progress import ProgressDisplay, console
+from worldmodel.apps.rollout import rollouts
+from worldmodel.apps.trained import make_agent, open_run
+from worldmodel.data import Episode
+from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import write_json
+from worldmodel.model import WorldModel
+
+TABLE_STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 200)
+
+
+def imagine(config: dict[str, Any]) -> dict[str, Any]:
+    """Play episodes, imagine them again, write `imagine.json` and `imagine.png`.
+
+    `config` is that of `configs/imagine.yaml`. The episodes are new ones; half of them fit the read-out of
+    observations, the other half is imagined. Returns the content of `imagine.json`.
+    """
+    positive(config, "episodes", "horizon", "every")
+    run = open_run(config["checkpoint"], task=config["task"])
+    output = Path(config["output"]) if config["output"] else run.directory / "imagine"
+    env = build_env(run.task, run.config["env"], num_envs=config["episodes"], seed=config["seed"])
+    try:
+        agent = make_agent(
+            config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
+            planner_config=config.get("planner"),
+        )  # fmt: skip
+        with ProgressDisplay(f"act {run.task}", env.episode_length or 1000, "steps") as display:  # type: ignore[attr-defined]
+            played = list(
+                rollouts(env, agent, 2 * config["episodes"], on_step=lambda step: display.update(step))
+            )
+    finally:
+        env.close()
+    fit, held_out = played[::2], played[1::2]
+    model = run.model
+    readout = fit_readout(*_encoded(model, fit))
+    try:
+        result = open_loop(model, readout, held_out, horizon=config["horizon"], every=config["every"])
+    except ValueError as error:
+        raise ConfigError(f"horizon={config['horizon']}: {error}") from error
+    summary = {
+        "task": run.task,
+        "checkpoint": str(run.checkpoint.path),
+        "agent": config["agent"],
+        "seed": config["seed"],
+        "num_windows": len(result.reward),
+        "readout_r2": readout.r2,
+        "table": result.table(TABLE_STEPS),
+    }
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "imagine.json", summary)
+        plots.save(plots.imagined_and_real(result, run.task, summary["table"]), output / "imagine.png")
+    except OSError as error:
+        raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
+    console.print(error_table(summary["table"]))
+    console.print(f"read-out of observations from latents: R2 {readout.r2:.3f}")
+    console.print(f"written {output / 'imagine.json'} and {output / 'imagine.png'}")
+    return summary
+
+
+def error_table(rows: list[dict[str, float]]) -> Table:
+    """The k-step errors for the terminal."""
+    table = Table("steps", "reward error", "return error", "observation error", "if nothing moved", "latent error")
+    for row in rows:
+        table.add_row(f"{row['steps']}", *(f"{value:.3f}" for key, value in row.items() if key != "steps"))
+    return table
+
+
+@torch.inference_mode()
+def _encoded(model: WorldModel, episodes: list[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
+    states = torch.from_numpy(np.concatenate([episode.observation["state"] for episode in episodes]))
+    return model.encode({"state": states}), states
+
+

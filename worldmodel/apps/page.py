@@ -1,0 +1,172 @@
+"""One self-contained HTML page about a run."""
+
+import base64
+import html
+import io
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from worldmodel.apps import plots
+from worldmodel.training import read_metrics
+
+_STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { margin-bottom: 0 } h2 { margin-top: 2.2rem; border-bottom: 1px solid #d9e2ec; padding-bottom: .2rem }
+.lead { color: #52606d; margin-top: .3rem } img, video { max-width: 100%; border-radius: 6px }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .9rem; text-align: right }
+th { border-bottom: 2px solid #9aa5b1 } td:first-child, th:first-child { text-align: left }
+tr.ours { font-weight: 600 } pre { background: #f0f4f8; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto }
+.numbers { display: flex; gap: 2.5rem; flex-wrap: wrap; margin: 1.5rem 0 }
+.numbers b { display: block; font-size: 1.8rem; color: #e4572e }
+"""
+_AGENTS = {
+    "planner": "planner on the learned model",
+    "policy": "policy prior alone",
+    "zero": "no action",
+    "random": "random actions",
+}
+
+
+def write_page(
+    run_dir: Path,
+    config: dict[str, Any],
+    controls: dict[str, dict[str, Any]],
+    imagined: dict[str, Any],
+    checkpoint: Path,
+) -> Path:
+    """Write `run_dir/index.html` from what `train`, `control` and `imagine` left; returns its path."""
+    records = read_metrics(run_dir)
+    task, planner = config["task"], controls["planner"]
+    seconds = max((r["train/seconds"] for r in records if "train/seconds" in r), default=0.0)
+    env_steps = max((r["env_steps"] for r in records), default=0)
+    latency = planner["latency"]
+    period = latency["control_period_ms"]
+    sections = [
+        f"<h1>{_escape(task)}, learned from nothing</h1>",
+        "<p class=lead>A world model was trained on the robot's own experience alone. "
+        "A planner picks each action by imagining futures in the model's latent space.</p>",
+        "<div class=numbers>",
+        _number(f"{planner['return']['mean']:.0f}", f"mean return of {planner['return']['count']} episodes"),
+        _number(f"{seconds / 60:.1f} min", "of training"),
+        _number(f"{env_steps:,}", "env steps of experience"),
+        _number(f"{latency['p99_ms']:.1f} ms", "99th percentile of a decision" + _of_period(period)),
+        "</div>",
+        "<h2>Closed-loop control</h2>",
+        f"<video controls autoplay loop muted playsinline src='{_data_uri(run_dir / 'control' / 'control.mp4')}'>"
+        "</video>",
+        _comparison(controls),
+        _latency(latency),
+        "<h2>Learning curve</h2>",
+        _picture(plots.learning_curve(records, task)),
+        "<h2>Imagined against real</h2>",
+        "<p>The same actions, once in the simulator and once in the model, which sees only the first "
+        f"observation. Observations are read from the latent by least squares "
+        f"(R² {imagined['readout_r2']:.3f}).</p>",
+        f"<img src='{_data_uri(run_dir / 'imagine' / 'imagine.png')}' alt='imagined against real'>",
+        _error_table(imagined["table"]),
+        "<h2>Repeat each part</h2>",
+        f"<pre>{_escape(_commands(run_dir, config, planner))}</pre>",
+        f"<p class=lead>Checkpoint {_escape(str(checkpoint))}; seed {config['seed']}; {_escape(_machine())}.</p>",
+    ]
+    page = (
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<title>{_escape(task)} - worldmodel</title><style>{_STYLE}</style></head><body>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+    path = run_dir / "index.html"
+    path.write_text(page)
+    return path
+
+
+def _commands(run_dir: Path, config: dict[str, Any], planner: dict[str, Any]) -> str:
+    episodes = planner["return"]["count"]
+    return "\n".join(
+        [
+            "worldmodel train experiment=demo "
+            f"task={config['task']} seed={config['seed']} run_dir={run_dir}-again",
+            f"worldmodel control checkpoint={run_dir} episodes={episodes}",
+            f"worldmodel control checkpoint={run_dir} episodes={episodes} planner=cem output={run_dir}/control-cem",
+            *(
+                f"worldmodel control checkpoint={run_dir} episodes={episodes} agent={agent} video=false "
+                f"output={run_dir}/control-{agent}"
+                for agent in _AGENTS
+                if agent != "planner"
+            ),
+            f"worldmodel imagine checkpoint={run_dir}",
+        ]
+    )
+
+
+def _comparison(controls: dict[str, dict[str, Any]]) -> str:
+    rows = []
+    for agent, result in controls.items():
+        mean = result["return"]
+        kind = " class=ours" if agent == "planner" else ""
+        interval = f"[{mean['low']:.0f}, {mean['high']:.0f}]"
+        rows.append(
+            f"<tr{kind}><td>{_AGENTS[agent]}</td><td>{mean['mean']:.0f}</td><td>{interval}</td>"
+            f"<td>{result['latency']['p50_ms']:.2f} ms</td></tr>"
+        )
+    count = controls["planner"]["return"]["count"]
+    header = f"<tr><th>agent</th><th>mean return</th><th>95 % interval, {count} episodes</th><th>decision, median</th></tr>"
+    return f"<table>{header}{''.join(rows)}</table>"
+
+
+def _latency(latency: dict[str, Any]) -> str:
+    text = (
+        f"A decision takes {latency['p50_ms']:.1f} ms (median), {latency['p95_ms']:.1f} ms (p95), "
+        f"{latency['p99_ms']:.1f} ms (p99), {latency['max_ms']:.1f} ms at most"
+    )
+    if latency["control_period_ms"] is None:
+        return f"<p>{text}.</p>"
+    return (
+        f"<p>{text}; the robot asks for one every {latency['control_period_ms']:.0f} ms, and "
+        f"{latency['fraction_in_time']:.1%} came in time.</p>"
+    )
+
+
+def _error_table(rows: list[dict[str, float]]) -> str:
+    header = (
+        "<tr><th>steps ahead</th><th>reward error</th><th>return error</th><th>observation error</th>"
+        "<th>if nothing moved</th><th>latent error</th></tr>"
+    )
+    body = "".join(
+        f"<tr><td>{row['steps']}</td>"
+        + "".join(f"<td>{value:.3f}</td>" for key, value in row.items() if key != "steps")
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table>{header}{body}</table>"
+
+
+def _number(value: str, meaning: str) -> str:
+    return f"<div><b>{value}</b>{meaning}</div>"
+
+
+def _of_period(period_ms: float | None) -> str:
+    return "" if period_ms is None else f" (period {period_ms:.0f} ms)"
+
+
+def _picture(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    plots.plt.close(figure)
+    return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}' alt='plot'>"
+
+
+def _data_uri(path: Path) -> str:
+    kind = {"mp4": "video/mp4", "png": "image/png"}[path.suffix[1:]]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _machine() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "mujoco", "dm-control"))
+    return f"Python {platform.python_version()}, {packages}, {platform.system()} {platform.machine()}"
+
+
+def _escape(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,62 @@
+"""Progress on the terminal: a bar with ETA where people watch, plain lines where a file does."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False)
+LINE_EVERY_S = 30.0
+
+
+class ProgressDisplay:
+    """Counts up to `total` `unit`s and shows the newest numbers beside the bar."""
+
+    def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
+        self._numbers: dict[str, str] = {}
+        self._title, self._total, self._unit, self._done = title, total, unit, done
+        self._began, self._began_at, self._last_line = time.monotonic(), done, time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(title, total=total, completed=done, numbers="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, numbers: Mapping[str, str] | None = None) -> None:
+        """Move to `done`; `numbers` replace those of the same name."""
+        self._done = done
+        self._numbers |= numbers or {}
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        rate = (done - self._began_at) / seconds
+        text = "  ".join(f"{name} {value}" for name, value in self._numbers.items())
+        self._progress.update(self._task, completed=done, numbers=f"{text}  {rate:.0f} {self._unit}/s")
+        if not console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            eta = f"{(self._total - done) / rate:.0f} s" if rate > 0 else "?"
+            console.print(f"{self._title}: {done}/{self._total} {self._unit}, ETA {eta}, {text}, {rate:.0f}/s")
+
+    def note(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        console.print(line)

@@ -1,0 +1,64 @@
+"""Numbers that say how sure they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean with its 95 % interval (Student's t), over `count` independent values."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        if self.count < 2:
+            return f"{self.mean:.0f}"
+        return f"{self.mean:.0f} [{self.low:.0f}, {self.high:.0f}]"
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """Mean and 95 % interval; of a single value the interval is empty."""
+    array = np.asarray(values, dtype=np.float64)
+    mean, count = float(array.mean()), len(array)
+    half = 0.0
+    if count > 1:
+        half = float(stats.t.ppf(0.975, count - 1) * array.std(ddof=1) / np.sqrt(count))
+    return Mean(mean=mean, low=mean - half, high=mean + half, count=count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Percentiles of decision times in milliseconds, against the control period."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    control_period_ms: float | None
+    fraction_in_time: float | None
+
+    def __str__(self) -> str:
+        text = f"p50 {self.p50_ms:.1f} ms, p95 {self.p95_ms:.1f} ms, p99 {self.p99_ms:.1f} ms"
+        if self.control_period_ms is None:
+            return text
+        return f"{text} (control period {self.control_period_ms:.0f} ms; {self.fraction_in_time:.1%} in time)"
+
+
+def latency(seconds: Sequence[float], control_period_s: float | None) -> Latency:
+    """Summarise decision times."""
+    array = np.asarray(seconds)
+    p50, p95, p99 = np.percentile(array, [50, 95, 99]) * 1e3
+    return Latency(
+        p50_ms=float(p50),
+        p95_ms=float(p95),
+        p99_ms=float(p99),
+        max_ms=float(array.max() * 1e3),
+        control_period_ms=None if control_period_s is None else control_period_s * 1e3,
+        fraction_in_time=None if control_period_s is None else float((array <= control_period_s).mean()),
+    )

@@ -1,0 +1,94 @@
+"""A trained run, opened again: its model, how it was configured, and the agents made from it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import envs
+from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
+from worldmodel.apps.build import build_planning_agent
+from worldmodel.apps.config import closest
+from worldmodel.errors import CheckpointError, ConfigError
+from worldmodel.model import WorldModel
+from worldmodel.training import Checkpoint, load_checkpoint
+
+AGENTS = ("planner", "policy", "random", "zero", "colored")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """What `open_run` gives."""
+
+    checkpoint: Checkpoint
+    task: str
+    config: dict[str, Any]
+    discount: float
+
+    @property
+    def model(self) -> WorldModel:
+        """The learned world model."""
+        return self.checkpoint.model
+
+    @property
+    def directory(self) -> Path:
+        """The run folder that the checkpoint lies in (or beside)."""
+        parent = self.checkpoint.path.parent
+        return parent.parent if parent.name == "checkpoints" else parent
+
+    def planning_agent(self, planner_config: dict[str, Any] | None = None, *, seed: int = 0) -> PlanningAgent:
+        """The agent that plans in the model; without `planner_config`, as it was trained."""
+        config = self.config["planner"] if planner_config is None else planner_config
+        return build_planning_agent(self.model, config, discount=self.discount, seed=seed)
+
+
+def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
+    """Open a run folder or a checkpoint.
+
+    Errors: `CheckpointError` for a damaged one, and for one that was trained on another `task`.
+    """
+    checkpoint = load_checkpoint(path)
+    trained_on = checkpoint.info["task"]
+    if task is not None and envs.canonical_task(task) != trained_on:
+        raise CheckpointError(
+            f"task={task}, but {checkpoint.path} was trained on {trained_on}: leave out task=, or give a "
+            f"checkpoint trained on {task}"
+        )
+    return TrainedRun(
+        checkpoint=checkpoint,
+        task=trained_on,
+        config=checkpoint.info["config"],
+        discount=checkpoint.state["settings"]["discount"],
+    )
+
+
+def load_agent(path: str | Path, *, seed: int = 0) -> PlanningAgent:
+    """The planning agent of a run folder, ready to act: `load_agent("runs/demo").act(observation).action`."""
+    return open_run(path).planning_agent(seed=seed)
+
+
+def make_agent(
+    name: str,
+    action_dim: int,
+    *,
+    seed: int,
+    run: TrainedRun | None = None,
+    planner_config: dict[str, Any] | None = None,
+) -> Agent:
+    """An agent by name. Errors: `ConfigError` for an unknown name, or one that needs a checkpoint."""
+    chance = np.random.default_rng(seed)
+    match name:
+        case "random":
+            return RandomAgent(action_dim, chance)
+        case "zero":
+            return ZeroAgent(action_dim)
+        case "colored":
+            return ColoredNoiseAgent(action_dim, chance)
+        case "planner" | "policy" if run is None:
+            raise ConfigError(f"policy={name} needs a trained model: give checkpoint=RUN_DIR")
+        case "policy":
+            return PolicyAgent(run.model)
+        case "planner":
+            return run.planning_agent(planner_config, seed=seed)
+    raise ConfigError(f"there is no policy {name!r}{closest(name, AGENTS)}. Known: {', '.join(AGENTS)}")
