@@ -183,12 +183,6 @@ class SceneRenderer:
         self._context = self._gl = None
         _open_renderers.discard(self)
 
-    def __del__(self) -> None:
-        # Left to MuJoCo, the context's textures would be deleted in whichever OpenGL context is current:
-        # another renderer's. At exit parts of the interpreter may be gone.
-        with contextlib.suppress(Exception):
-            self.close()
-
     def _open(self) -> None:
         import mujoco
 

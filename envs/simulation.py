@@ -52,11 +52,8 @@ class Simulation:
                 "pass what physics_state() of the same task returned"
             )
         mujoco.mj_setState(self.model, self.data, vector, spec)
-        # mj_forward computes what steps and images read, but also overwrites the solver's warm start,
-        # which is part of the state: without putting it back, a replay differs in the last bits.
-        warm_start = self.data.qacc_warmstart.copy()
+        # For what steps and images read. It leaves the state itself alone, the solver's warm start included.
         mujoco.mj_forward(self.model, self.data)
-        self.data.qacc_warmstart[:] = warm_start
 
     def num_divergences(self) -> int:
         """How often MuJoCo found a bad state since its data were reset (it then resets them silently)."""

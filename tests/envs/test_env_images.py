@@ -1,6 +1,5 @@
 """What agents and people see."""
 
-import gc
 import subprocess
 import sys
 
@@ -48,17 +47,6 @@ def test_terrain_of_a_new_episode_is_drawn():
     np.testing.assert_array_equal(used.reset(seed=1)[0]["pixels"], fresh.reset(seed=1)[0]["pixels"])
     used.close()
     fresh.close()
-
-
-def test_a_forgotten_renderer_leaves_others_alone():
-    forgotten, used = (envs.make("walker-walk", observe=("pixels",)) for _ in range(2))
-    forgotten.reset(seed=0)
-    used.reset(seed=0)
-    before = used.render()
-    del forgotten
-    gc.collect()
-    np.testing.assert_array_equal(used.render(), before)
-    used.close()
 
 
 def test_render_gives_images_of_the_asked_size():
