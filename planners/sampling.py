@@ -202,7 +202,8 @@ class SamplingPlanner(ABC):
                 f"score returned shape {tuple(returns.shape)} for candidates {tuple(candidates.shape)}; it "
                 f"must return one number for each candidate, {tuple(candidates.shape[:2])}."
             )
-        returns = returns.to(plan.mean.dtype).masked_fill(~(usable & returns.isfinite()), -math.inf)
+        returns = returns.to(plan.mean.dtype)  # first: a float64 may become infinite by it
+        returns = returns.masked_fill(~(usable & returns.isfinite()), -math.inf)
 
         kept, kept_returns = plan.elites[:, : self.num_kept], plan.elite_returns[:, : self.num_kept]
         # A current mean that is a kept elite too (predictive sampling's always is) must not count twice.

@@ -41,7 +41,7 @@ def solve(
 
 
 class CountingScorer:
-    """Remembers the shape, the first and the extreme candidates of each call."""
+    """Remembers the candidates of each call."""
 
     def __init__(self, score: Score) -> None:
         self.score = score

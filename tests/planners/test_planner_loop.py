@@ -67,6 +67,7 @@ def test_the_start_and_the_proposals_are_candidates_and_never_lost(name):
     plan = planner.plan(score, start, proposals, seeded())
     assert torch.equal(score.seen[0][:, 0], start.mean)
     assert torch.equal(score.seen[0][:, 1:6], proposals)
+    assert not (score.seen[1][:, 1:6] == proposals).any()  # their returns are known: draws take the places
     assert (plan.best_return >= bowl(0.9)(proposals).amax(1)).all()
 
 
@@ -101,10 +102,31 @@ def test_good_proposals_pull_the_plan(name):
 
 
 def test_a_proposal_of_nan_neither_wins_nor_spoils_the_plan(name):
-    planner = build(name, num_candidates=8, num_elites=8)
+    planner = build(name, num_candidates=8, num_elites=8, num_kept=1)
     proposals = torch.full((1, 4, 3, 2), math.nan)
-    plan = planner.plan(bowl(0.0), planner.initial_plan(1), proposals, seeded())
+    score = CountingScorer(bowl(0.0))
+    plan = planner.plan(score, planner.initial_plan(1), proposals, seeded())
     assert is_valid(planner, plan)
+    assert all(seen.isfinite().all() for seen in score.seen)
+
+
+def test_a_needle_at_which_a_proposal_of_nan_is_scored_is_not_its_reward(name):
+    planner = build(name)
+    proposals = torch.full((1, 1, 3, 2), math.nan)
+    start = planner.initial_plan(1)
+    plan = planner.plan(lambda c: (c == 0).all(3).all(2).float(), start, proposals, seeded())
+    assert (plan.elite_returns == 1).sum() == 1  # the plan at hand, all zeros
+
+
+def test_returns_too_large_for_the_plans_dtype_do_not_win(name):
+    def score(candidates):
+        returns = bowl(0.4)(candidates).double()
+        return returns.masked_fill(candidates[:, :, 0, 0] < 0, 1e300)
+
+    planner = build(name, initial_std=1.0)
+    plan = planner.plan(score, planner.initial_plan(1), generator=seeded())
+    assert is_valid(planner, plan)
+    assert plan.best_return.item() <= 0
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
@@ -130,6 +152,12 @@ def test_fewer_finite_candidates_than_elites_still_give_a_plan(name):
     plan = planner.plan(score, planner.initial_plan(2), generator=seeded())
     assert is_valid(planner, plan)
     assert (plan.elite_returns.isfinite().sum(1) == 2).all()
+    # Whatever fills the other places of the elites does not count.
+    finite = plan.elites[:, :2]
+    between = (plan.mean >= finite.amin(1) - 1e-6) & (plan.mean <= finite.amax(1) + 1e-6)
+    assert between.all()
+    if name == "cem":
+        assert torch.allclose(plan.mean, finite.mean(1), atol=1e-6)
 
 
 def _score_with_a_broken_row(candidates):
