@@ -205,8 +205,8 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
             raise self._diverged(
                 agent_step, f"entries {bad.tolist()} of the state are {vector[bad].tolist()}"
             )
-        if self._loaded.simulation is not None:
-            # Gymnasium's environments go on with a state that MuJoCo has silently reset.
+        if self._loaded.simulation is not None and not self._loaded.divergence_errors:
+            # dm_control raises; Gymnasium's environments go on with a state that MuJoCo has silently reset.
             count = self._loaded.simulation.num_divergences()
             if count > self._num_divergences:
                 raise self._diverged(agent_step, "MuJoCo found NaN, inf or huge values in the physics state")
@@ -236,7 +236,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
                 f"{self.task}: actions must be finite numbers in [-1, 1], got {vector.tolist()}: "
                 "look for a diverged policy or planner"
             )
-        return np.clip(vector, -1.0, 1.0)
+        return np.minimum(np.maximum(vector, -1.0), 1.0)  # np.clip takes three times longer
 
     def _diverged(self, agent_step: int, what: str) -> SimulationError:
         self._agent_step = None
