@@ -21,7 +21,8 @@ from envs.errors import (  # noqa: E402
     UnknownTaskError,
     UnsupportedEnvError,
 )
-from envs.registry import make, make_vec, task_names  # noqa: E402
+from envs.registry import canonical_task, make, make_vec, task_names  # noqa: E402
+from envs.vector import TaskVectorEnv  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 
 __all__ = [
@@ -32,8 +33,10 @@ __all__ = [
     "RenderingError",
     "SimulationError",
     "TaskEnv",
+    "TaskVectorEnv",
     "UnknownTaskError",
     "UnsupportedEnvError",
+    "canonical_task",
     "make",
     "make_vec",
     "task_names",

@@ -1,4 +1,4 @@
-"""Every task by name: `make`, `make_vec`, `task_names`."""
+"""Every task by name: `make`, `make_vec`, `task_names`, `canonical_task`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ _MAX_NUM_SUGGESTIONS = 5
 def task_names() -> tuple[str, ...]:
     """All tasks of dm_control's suite, by canonical name; `gymnasium.registry` lists Gymnasium's ids."""
     return tuple(sorted(suite_tasks()))
+
+
+def canonical_task(task: str) -> str:
+    """The one spelling of a task's name, as `TaskEnv.task` has it; an unknown name comes back cleaned up."""
+    spec = find_spec(task)
+    return canonical_name(task) if spec is None else spec.id
 
 
 def make(

@@ -11,8 +11,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from envs.wrappers import Observation, TaskEnv
 
 
-class _TaskVectorEnv(VectorEnv[Observation, Any, Any]):
-    """What a vector environment says of its task, as a `TaskEnv` does.
+class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
+    """Many environments of one task.
+
+    What a vector environment says of its task, as a `TaskEnv` does.
 
     Attributes:
         env_seeds: seed of each environment.
@@ -43,7 +45,7 @@ class _TaskVectorEnv(VectorEnv[Observation, Any, Any]):
         return super().reset(seed=seed, options=None if options is None else dict(options))
 
 
-class SyncTaskVectorEnv(_TaskVectorEnv, SyncVectorEnv):
+class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
     """Environments stepped in a loop: the faster way for cheap simulations."""
 
     def __init__(
@@ -59,7 +61,7 @@ class SyncTaskVectorEnv(_TaskVectorEnv, SyncVectorEnv):
         self._describe(first, env_seeds)
 
 
-class AsyncTaskVectorEnv(_TaskVectorEnv, AsyncVectorEnv):
+class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):
     """Environments in processes of their own."""
 
     def __init__(

@@ -64,13 +64,13 @@ def open_loop(
     Errors: `ValueError` where no episode is that long.
     """
     starts = [
-        (episode, start)
-        for episode in episodes
-        for start in range(0, episode.num_steps - horizon + 1, every)
+        (episode, start) for episode in episodes for start in range(0, episode.num_steps - horizon + 1, every)
     ]
     if not starts:
         longest = max(episode.num_steps for episode in episodes)
-        raise ValueError(f"no episode has {horizon} steps, the longest has {longest}: ask for a shorter horizon")
+        raise ValueError(
+            f"no episode has {horizon} steps, the longest has {longest}: ask for a shorter horizon"
+        )
     states = _stack([episode.observation["state"][s : s + horizon + 1] for episode, s in starts])
     actions = _stack([episode.action[s : s + horizon] for episode, s in starts])
     rewards = _stack([episode.reward[s : s + horizon] for episode, s in starts])

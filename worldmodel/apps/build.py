@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
 import envs
 from planners import PLANNERS, SamplingPlanner
@@ -19,25 +20,34 @@ from worldmodel.training import Trainer, TrainerSettings
 TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
 
 
-def build_env(task: str, env_config: dict[str, Any], *, num_envs: int, seed: int, **kwargs: Any) -> VectorEnv:
+def build_env(
+    task: str, env_config: dict[str, Any], *, num_envs: int, seed: int, **kwargs: Any
+) -> envs.TaskVectorEnv:
     """Environments that wait at an episode's end, so that its last observation is recorded."""
     return envs.make_vec(
         task, num_envs=num_envs, seed=seed, autoreset_mode=AutoresetMode.DISABLED, **env_config, **kwargs
     )
 
 
-def build_model(model_config: dict[str, Any], env: VectorEnv, *, seed: int) -> WorldModel:
+def action_dim(env: envs.TaskVectorEnv) -> int:
+    """A: the size of one action."""
+    assert env.single_action_space.shape is not None
+    return int(env.single_action_space.shape[0])
+
+
+def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: int) -> WorldModel:
     """A fresh world model for an environment's observations and actions; weights depend on `seed` alone."""
     space = env.single_observation_space
-    if "state" not in space.spaces:  # type: ignore[attr-defined]
+    assert isinstance(space, spaces.Dict)
+    if "state" not in space.spaces:
         raise ConfigError(
-            f"env.observe={list(space.spaces)}: the world model learns from the key `state`; "  # type: ignore[attr-defined]
+            f"env.observe={list(space.spaces)}: the world model learns from the key `state`; "
             "add it: env.observe=[state,pixels]"
         )
     size = WorldModelSize(
         state_dim=space["state"].shape[0],  # type: ignore[index]
-        action_dim=env.single_action_space.shape[0],  # type: ignore[index]
-        predicts_continuation=env.can_terminate,  # type: ignore[attr-defined]
+        action_dim=action_dim(env),
+        predicts_continuation=env.can_terminate,
         **model_config,
     )
     with torch.random.fork_rng(devices=[]):
@@ -61,7 +71,9 @@ def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPl
     name = settings.pop("name")
     settings.pop("num_proposals")
     if name not in PLANNERS:
-        raise ConfigError(f"there is no planner {name!r}{closest(name, list(PLANNERS))}. Known: {', '.join(PLANNERS)}")
+        raise ConfigError(
+            f"there is no planner {name!r}{closest(name, list(PLANNERS))}. Known: {', '.join(PLANNERS)}"
+        )
     return PLANNERS[name](action_dim=action_dim, **settings)
 
 

@@ -93,7 +93,10 @@ VERBS = {
     ),
     "imagine": Verb(
         summary="Imagined against real: the same actions in the model and in the simulator.",
-        examples=("worldmodel imagine checkpoint=runs/demo", "worldmodel imagine checkpoint=runs/demo horizon=100"),
+        examples=(
+            "worldmodel imagine checkpoint=runs/demo",
+            "worldmodel imagine checkpoint=runs/demo horizon=100",
+        ),
         run=_imagine,
     ),
     "collect": Verb(
@@ -140,7 +143,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"worldmodel {version('worldmodel')}")
         return 0
     if name not in VERBS:
-        print(f"worldmodel: there is no verb {name!r}{closest(name, list(VERBS))}\n\n{_overview()}", file=sys.stderr)
+        print(
+            f"worldmodel: there is no verb {name!r}{closest(name, list(VERBS))}\n\n{_overview()}",
+            file=sys.stderr,
+        )
         return USER_ERROR
     if any(word in ("-h", "--help") for word in overrides):
         print(_help(name))

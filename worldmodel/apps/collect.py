@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from worldmodel.apps.build import build_env
+from worldmodel.apps.build import action_dim, build_env
 from worldmodel.apps.config import positive
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.rollout import rollouts
@@ -28,14 +28,14 @@ def collect(config: dict[str, Any]) -> Mean:
     )
     try:
         info = {
-            "task": env.task,  # type: ignore[attr-defined]
-            "action_repeat": env.action_repeat,  # type: ignore[attr-defined]
-            "control_period_s": env.control_period_s,  # type: ignore[attr-defined]
+            "task": env.task,
+            "action_repeat": env.action_repeat,
+            "control_period_s": env.control_period_s,
         }
         dataset = EpisodeDataset(config["dataset"], mode="a", info=info)
         agent = make_agent(
             config["policy"],
-            env.single_action_space.shape[0],  # type: ignore[index]
+            action_dim(env),
             seed=config["seed"],
             run=run,
             planner_config=config.get("planner"),

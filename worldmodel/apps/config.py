@@ -18,7 +18,7 @@ CONFIGS = "configs"
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration `configs/<name>.yaml` with command line overrides, all values known and of their type.
+    """`configs/<name>.yaml` with command line overrides; every key known, every value of its type.
 
     Errors: `ConfigError` naming the override, the rule and the closest match.
     """
@@ -47,7 +47,9 @@ def config_groups(name: str) -> dict[str, list[str]]:
     """Options of every config group that an application uses: {"planner": ["cem", "mppi", ...], ...}."""
     root = files(CONFIGS)
     groups: dict[str, list[str]] = {}
-    for entry in OmegaConf.create((root / f"{name}.yaml").read_text()).get("defaults", []):
+    top = OmegaConf.create((root / f"{name}.yaml").read_text())
+    assert isinstance(top, DictConfig)
+    for entry in top.get("defaults", []):
         if isinstance(entry, DictConfig):
             group = str(next(iter(entry))).removeprefix("optional ")
             options = (path.name for path in (root / group).iterdir() if path.name.endswith(".yaml"))
@@ -99,7 +101,9 @@ def _check_override(override: str, groups: dict[str, list[str]]) -> None:
         OverridesParser.create().parse_override(override)
     except HydraException as error:
         detail = " ".join(str(error).split())
-        raise ConfigError(f"cannot read the override {override!r}: {detail}; quote special characters") from error
+        raise ConfigError(
+            f"cannot read the override {override!r}: {detail}; quote special characters"
+        ) from error
     key, value = _key(override), override.partition("=")[2]
     if key in groups and value not in groups[key]:
         raise ConfigError(
@@ -129,5 +133,11 @@ def _check_type(key: str, value: Any, default: Any) -> None:
     wanted = type(default)
     accepted = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
-        kind = {int: "a whole number", float: "a number", bool: "true or false", list: "a list", str: "a word"}
+        kind = {
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            list: "a list",
+            str: "a word",
+        }
         raise ConfigError(f"{key}={value}: must be {kind.get(wanted, wanted.__name__)}, such as {default}")

@@ -33,9 +33,11 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
             config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
             planner_config=config.get("planner"),
         )  # fmt: skip
-        period_s: float | None = env.control_period_s  # type: ignore[attr-defined]
+        period_s: float | None = env.control_period_s
         _warm_up(env, agent, config["seed"])
-        video = ControlVideo(f"{run.task}   {_title(config, run.config)}", period_s) if config["video"] else None
+        video = (
+            ControlVideo(f"{run.task}   {_title(config, run.config)}", period_s) if config["video"] else None
+        )
         returns: list[float] = []
         seconds: list[float] = []
         with ProgressDisplay(f"control {run.task}", config["episodes"], "episodes") as display:

@@ -1,4 +1,4 @@
-"""The main job in one go: learn a task from nothing, control it, compare, imagine, and show it on one page."""
+"""The main job in one go: learn a task from nothing, control it, imagine it, and show it on one page."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from worldmodel.apps.page import write_page
 from worldmodel.apps.progress import console
 from worldmodel.apps.run import CONFIG_FILE, create_run, read_config, resumed_config
 from worldmodel.apps.train import Training
-from worldmodel.training import find_checkpoint
 from worldmodel.errors import RunError
+from worldmodel.training import find_checkpoint
 
 BASELINES = ("policy", "zero", "random")
 
@@ -44,7 +44,13 @@ def demo(config: dict[str, Any]) -> Path:
     controls = {"planner": _control([checkpoint, episodes, f"output={run_dir}/control"])}
     console.print("[bold]3/4 Compare[/] with the policy prior alone, no action and random actions")
     for agent in BASELINES:
-        overrides = [checkpoint, episodes, f"agent={agent}", "video=false", f"output={run_dir}/control-{agent}"]
+        overrides = [
+            checkpoint,
+            episodes,
+            f"agent={agent}",
+            "video=false",
+            f"output={run_dir}/control-{agent}",
+        ]
         controls[agent] = _control(overrides)
     console.print("[bold]4/4 Imagine[/] the same actions in the model and in the simulator")
     imagined = imagine(to_dict(compose_config("imagine", [checkpoint, f"output={run_dir}/imagine"])))

@@ -22,7 +22,7 @@ class Evaluation:
         """Return of each episode."""
         return [
             episode.total_reward
-            for episode in rollouts(self._env, agent, self._num_episodes, seeds=list(self._env.env_seeds))  # type: ignore[attr-defined]
+            for episode in rollouts(self._env, agent, self._num_episodes, seeds=list(self._env.env_seeds))
         ]
 
     def close(self) -> None:

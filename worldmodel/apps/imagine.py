@@ -37,7 +37,7 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
             config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
             planner_config=config.get("planner"),
         )  # fmt: skip
-        with ProgressDisplay(f"act {run.task}", env.episode_length or 1000, "steps") as display:  # type: ignore[attr-defined]
+        with ProgressDisplay(f"act {run.task}", env.episode_length or 1000, "steps") as display:
             played = list(
                 rollouts(env, agent, 2 * config["episodes"], on_step=lambda step: display.update(step))
             )
@@ -73,7 +73,9 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
 
 def error_table(rows: list[dict[str, float]]) -> Table:
     """The k-step errors for the terminal."""
-    table = Table("steps", "reward error", "return error", "observation error", "if nothing moved", "latent error")
+    table = Table(
+        "steps", "reward error", "return error", "observation error", "if nothing moved", "latent error"
+    )
     for row in rows:
         table.add_row(f"{row['steps']}", *(f"{value:.3f}" for key, value in row.items() if key != "steps"))
     return table
@@ -83,5 +85,3 @@ def error_table(rows: list[dict[str, float]]) -> Table:
 def _encoded(model: WorldModel, episodes: list[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
     states = torch.from_numpy(np.concatenate([episode.observation["state"] for episode in episodes]))
     return model.encode({"state": states}), states
-
-

@@ -12,12 +12,14 @@ from worldmodel.apps import plots
 from worldmodel.training import read_metrics
 
 _STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933 }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.2rem; border-bottom: 1px solid #d9e2ec; padding-bottom: .2rem }
 .lead { color: #52606d; margin-top: .3rem } img, video { max-width: 100%; border-radius: 6px }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .9rem; text-align: right }
 th { border-bottom: 2px solid #9aa5b1 } td:first-child, th:first-child { text-align: left }
-tr.ours { font-weight: 600 } pre { background: #f0f4f8; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto }
+tr.ours { font-weight: 600 }
+pre { background: #f0f4f8; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto }
 .numbers { display: flex; gap: 2.5rem; flex-wrap: wrap; margin: 1.5rem 0 }
 .numbers b { display: block; font-size: 1.8rem; color: #e4572e }
 """
@@ -54,15 +56,15 @@ def write_page(
         _number(f"{latency['p99_ms']:.1f} ms", "99th percentile of a decision" + _of_period(period)),
         "</div>",
         "<h2>Closed-loop control</h2>",
-        f"<video controls autoplay loop muted playsinline src='{_data_uri(run_dir / 'control' / 'control.mp4')}'>"
-        "</video>",
+        "<video controls autoplay loop muted playsinline "
+        f"src='{_data_uri(run_dir / 'control' / 'control.mp4')}'></video>",
         _comparison(controls),
         _latency(latency),
         "<h2>Learning curve</h2>",
         _picture(plots.learning_curve(records, task)),
         "<h2>Imagined against real</h2>",
         "<p>The same actions, once in the simulator and once in the model, which sees only the first "
-        f"observation. Observations are read from the latent by least squares "
+        "observation. Observations are read from the latent by least squares "
         f"(R² {imagined['readout_r2']:.3f}).</p>",
         f"<img src='{_data_uri(run_dir / 'imagine' / 'imagine.png')}' alt='imagined against real'>",
         _error_table(imagined["table"]),
@@ -83,22 +85,15 @@ def write_page(
 
 
 def _commands(run_dir: Path, config: dict[str, Any], planner: dict[str, Any]) -> str:
-    episodes = planner["return"]["count"]
-    return "\n".join(
-        [
-            "worldmodel train experiment=demo "
-            f"task={config['task']} seed={config['seed']} run_dir={run_dir}-again",
-            f"worldmodel control checkpoint={run_dir} episodes={episodes}",
-            f"worldmodel control checkpoint={run_dir} episodes={episodes} planner=cem output={run_dir}/control-cem",
-            *(
-                f"worldmodel control checkpoint={run_dir} episodes={episodes} agent={agent} video=false "
-                f"output={run_dir}/control-{agent}"
-                for agent in _AGENTS
-                if agent != "planner"
-            ),
-            f"worldmodel imagine checkpoint={run_dir}",
-        ]
-    )
+    control = f"worldmodel control checkpoint={run_dir} episodes={planner['return']['count']}"
+    lines = [
+        f"worldmodel train experiment=demo task={config['task']} seed={config['seed']} run_dir={run_dir}-again",
+        control,
+        f"{control} planner=cem output={run_dir}/control-cem",
+    ]
+    baselines = [agent for agent in _AGENTS if agent != "planner"]
+    lines += [f"{control} agent={agent} video=false output={run_dir}/control-{agent}" for agent in baselines]
+    return "\n".join([*lines, f"worldmodel imagine checkpoint={run_dir}"])
 
 
 def _comparison(controls: dict[str, dict[str, Any]]) -> str:
@@ -112,7 +107,10 @@ def _comparison(controls: dict[str, dict[str, Any]]) -> str:
             f"<td>{result['latency']['p50_ms']:.2f} ms</td></tr>"
         )
     count = controls["planner"]["return"]["count"]
-    header = f"<tr><th>agent</th><th>mean return</th><th>95 % interval, {count} episodes</th><th>decision, median</th></tr>"
+    header = (
+        "<tr><th>agent</th><th>mean return</th>"
+        f"<th>95 % interval, {count} episodes</th><th>decision, median</th></tr>"
+    )
     return f"<table>{header}{''.join(rows)}</table>"
 
 

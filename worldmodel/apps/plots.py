@@ -29,7 +29,13 @@ def learning_curve(records: Sequence[dict[str, Any]], task: str) -> Figure:
     episodes = [(r["env_steps"], r["train/return"]) for r in records if "train/return" in r]
     evaluations = [r for r in records if "eval/return" in r]
     if episodes:
-        axes.scatter(*zip(*episodes, strict=True), s=8, color=MUTED, label="training episodes (exploring)")
+        axes.scatter(
+            [e[0] for e in episodes],
+            [e[1] for e in episodes],
+            s=8,
+            color=MUTED,
+            label="training episodes (exploring)",
+        )
     if evaluations:
         steps = [r["env_steps"] for r in evaluations]
         axes.fill_between(

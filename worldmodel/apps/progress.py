@@ -6,8 +6,15 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(highlight=False)
 LINE_EVERY_S = 30.0
@@ -55,7 +62,9 @@ class ProgressDisplay:
         if not console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             eta = f"{(self._total - done) / rate:.0f} s" if rate > 0 else "?"
-            console.print(f"{self._title}: {done}/{self._total} {self._unit}, ETA {eta}, {text}, {rate:.0f}/s")
+            console.print(
+                f"{self._title}: {done}/{self._total} {self._unit}, ETA {eta}, {text}, {rate:.0f}/s"
+            )
 
     def note(self, line: str) -> None:
         """A line that stays, above the bar."""

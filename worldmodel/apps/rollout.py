@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
+from envs import TaskVectorEnv
 from worldmodel.apps.agent import Agent
 from worldmodel.data import Episode, EpisodeBuilder
 
@@ -14,10 +14,10 @@ from worldmodel.data import Episode, EpisodeBuilder
 class Collector:
     """Steps a vector environment with an agent, and hands over each episode when it ends.
 
-    `env` is a `VectorEnv` with `AutoresetMode.DISABLED`, so that an episode's last observation is seen.
+    `env` has `AutoresetMode.DISABLED`, so that an episode's last observation is seen.
     """
 
-    def __init__(self, env: VectorEnv, info: dict[str, Any], seeds: list[int] | None = None) -> None:
+    def __init__(self, env: TaskVectorEnv, info: dict[str, Any], seeds: list[int] | None = None) -> None:
         self._env, self._info = env, info
         self._observation, _ = env.reset(seed=seeds)
         self._builders = [self._builder(index) for index in range(env.num_envs)]
@@ -41,12 +41,12 @@ class Collector:
                 **{name: column[index] for name, column in decision.columns().items()},
             )
         self._observation, self._is_new = observation, terminated | truncated
-        finished = np.flatnonzero(self._is_new)
+        finished = np.flatnonzero(self._is_new).tolist()
         episodes = [
-            (int(index), self._builders[index].build(terminated[index], truncated[index], self._info))
+            (index, self._builders[index].build(terminated[index], truncated[index], self._info))
             for index in finished
         ]
-        if len(finished):
+        if finished:
             self._observation, _ = self._env.reset(options={"reset_mask": self._is_new})
             for index in finished:
                 self._builders[index] = self._builder(index)
@@ -57,7 +57,7 @@ class Collector:
 
 
 def rollouts(
-    env: VectorEnv,
+    env: TaskVectorEnv,
     agent: Agent,
     num_episodes: int,
     *,

@@ -45,7 +45,9 @@ class Training:
         self._chance = np.random.default_rng(self.seed)
         # A resumed run must not meet the same starts again.
         checkpoint = load_checkpoint(run_dir) if config["resume"] and _has_checkpoint(run_dir) else None
-        env_seed = self.seed if checkpoint is None else self.seed + 7919 * (1 + checkpoint.info["num_episodes"])
+        env_seed = (
+            self.seed if checkpoint is None else self.seed + 7919 * (1 + checkpoint.info["num_episodes"])
+        )
         self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=env_seed)
         self.trainer: Trainer
         if checkpoint is None:
@@ -116,7 +118,7 @@ class Training:
                 "env_steps": self.progress,
                 "num_episodes": self.num_episodes,
                 "training_seconds": self.training_seconds,
-                "task": self.env.task,  # type: ignore[attr-defined]
+                "task": self.env.task,
                 "config": self.config,
                 "sampling_state": generator_state(self._chance),
                 "agent_state": self.agent.state(),
@@ -204,7 +206,7 @@ class Training:
 
     def _open_dataset(self) -> EpisodeDataset:
         if not self.is_offline:
-            info = {"task": self.env.task, "action_repeat": self.env.action_repeat}  # type: ignore[attr-defined]
+            info = {"task": self.env.task, "action_repeat": self.env.action_repeat}
             dataset = EpisodeDataset(
                 self.run_dir / "dataset", mode="a", capacity=self.config["data"]["capacity"], info=info
             )
@@ -223,7 +225,9 @@ class Training:
 def check_dataset(dataset: EpisodeDataset, env: Any, path: str) -> None:
     """A dataset must be of the task that is trained. Errors: `ConfigError`."""
     if not len(dataset):
-        raise ConfigError(f"dataset={path} holds no episode; record some with `worldmodel collect dataset={path}`")
+        raise ConfigError(
+            f"dataset={path} holds no episode; record some with `worldmodel collect dataset={path}`"
+        )
     for key, value in (("task", env.task), ("action_repeat", env.action_repeat)):
         recorded = dataset.info.get(key, value)
         if recorded != value:

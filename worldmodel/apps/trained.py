@@ -78,17 +78,16 @@ def make_agent(
 ) -> Agent:
     """An agent by name. Errors: `ConfigError` for an unknown name, or one that needs a checkpoint."""
     chance = np.random.default_rng(seed)
-    match name:
-        case "random":
-            return RandomAgent(action_dim, chance)
-        case "zero":
-            return ZeroAgent(action_dim)
-        case "colored":
-            return ColoredNoiseAgent(action_dim, chance)
-        case "planner" | "policy" if run is None:
-            raise ConfigError(f"policy={name} needs a trained model: give checkpoint=RUN_DIR")
-        case "policy":
-            return PolicyAgent(run.model)
-        case "planner":
-            return run.planning_agent(planner_config, seed=seed)
+    if name == "random":
+        return RandomAgent(action_dim, chance)
+    if name == "zero":
+        return ZeroAgent(action_dim)
+    if name == "colored":
+        return ColoredNoiseAgent(action_dim, chance)
+    if name in AGENTS and run is None:
+        raise ConfigError(f"policy={name} needs a trained model: give checkpoint=RUN_DIR")
+    if name == "policy" and run is not None:
+        return PolicyAgent(run.model)
+    if name == "planner" and run is not None:
+        return run.planning_agent(planner_config, seed=seed)
     raise ConfigError(f"there is no policy {name!r}{closest(name, AGENTS)}. Known: {', '.join(AGENTS)}")

@@ -50,8 +50,9 @@ class ControlVideo:
         image = Image.fromarray(frame)
         width, height = image.size
         draw = ImageDraw.Draw(image, "RGBA")
-        font = ImageFont.load_default(size=max(12, height // 30))
-        line = int(font.size * 1.35)
+        font_size = max(12, height // 30)
+        font = ImageFont.load_default(size=font_size)
+        line = int(font_size * 1.35)
         draw.rectangle((0, 0, width, 3 * line + 8), fill=(0, 0, 0, 140))
         late = self._control_period_s is not None and self._latencies_ms[-1] > self._control_period_s * 1e3
         period = "" if self._control_period_s is None else f" of {self._control_period_s * 1e3:.0f} ms"

@@ -13,6 +13,7 @@ class ObservationNormalizer(nn.Module):
     The statistics are buffers: they travel with the weights.
     """
 
+    running_mean: Tensor
     mean: Tensor
     std: Tensor
     count: Tensor
@@ -44,7 +45,9 @@ class ObservationNormalizer(nn.Module):
         # A dimension that never moved carries no information; dividing by its std would only amplify noise.
         self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
-    def forward(self, observation: Float[Tensor, "*batch observation"]) -> Float[Tensor, "*batch observation"]:
+    def forward(
+        self, observation: Float[Tensor, "*batch observation"]
+    ) -> Float[Tensor, "*batch observation"]:
         """Shift and scale, then clip to +/- `limit`."""
         return ((observation - self.mean) / self.std).clamp(-self.limit, self.limit)
 

@@ -98,7 +98,7 @@ class WorldModel(nn.Module):
 
     def q_values(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
-    ) -> Float[Tensor, "q *batch"]:
+    ) -> Float[Tensor, " num_q *batch"]:
         """Discounted return expected for an action and the policy after it, by each head."""
         return self.scalar.mean(self.q_logits(latent, action))
 
@@ -107,7 +107,7 @@ class WorldModel(nn.Module):
         latent: Float[Tensor, "*batch latent"],
         action: Float[Tensor, "*batch action"],
         heads: nn.Module | None = None,
-    ) -> Float[Tensor, "q *batch bin"]:
+    ) -> Float[Tensor, " num_q *batch bin"]:
         """Q as a distribution over bins; `heads` may be a copy of the model's own (a target network)."""
         rows = torch.cat([latent, action], dim=-1)
         flat = rows.reshape(1, -1, rows.shape[-1]).expand(self.size.num_q, -1, -1)

@@ -159,9 +159,7 @@ def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[s
             if key.startswith(f"{name}."):
                 _, index, slot = key.split(".")
                 slots.setdefault(int(index), {})[slot] = value
-        optimizer.load_state_dict(
-            {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     trainer.num_updates = int(state["num_updates"])
     trainer.value_scale = float(state["value_scale"])
 

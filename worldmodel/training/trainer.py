@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +65,14 @@ class Trainer:
         policy = list(model.policy.parameters())
         encoder = list(model.encoder.parameters())
         apart = {id(parameter) for parameter in policy + encoder}
-        rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-        self.model_optimizer = torch.optim.Adam(
-            [{"params": encoder, "lr": settings.encoder_learning_rate}, {"params": rest}],
-            lr=settings.learning_rate,
-            fused=True,
-        )
+        rest: list[nn.Parameter] = [
+            parameter for parameter in model.parameters() if id(parameter) not in apart
+        ]
+        groups: list[dict[str, Any]] = [
+            {"params": encoder, "lr": settings.encoder_learning_rate},
+            {"params": rest},
+        ]
+        self.model_optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.policy_optimizer = torch.optim.Adam(policy, lr=settings.learning_rate, eps=1e-5, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -80,7 +83,9 @@ class Trainer:
         """
         settings, model = self.settings, self.model
         if batch.horizon != settings.window:
-            raise ValueError(f"batch of {batch.horizon} steps: horizon and num_td_steps ask for {settings.window}")
+            raise ValueError(
+                f"batch of {batch.horizon} steps: horizon and num_td_steps ask for {settings.window}"
+            )
         steps = slice(settings.horizon)
         weights = losses.step_weights(batch.valid[:, steps], settings.rho)
         actions, rewards = batch.action[:, steps], batch.reward[:, steps]
@@ -108,7 +113,9 @@ class Trainer:
         )
         metrics = {"consistency_loss": consistency, "reward_loss": reward, "value_loss": value}
         if model.continuation_head is not None:
-            errors = losses.continuation_errors(model.continuation_head(end).squeeze(-1), batch.terminated[:, steps])
+            errors = losses.continuation_errors(
+                model.continuation_head(end).squeeze(-1), batch.terminated[:, steps]
+            )
             metrics["continuation_loss"] = losses.weighted_mean(errors, weights)
             loss = loss + settings.continuation_coefficient * metrics["continuation_loss"]
         metrics["loss"] = loss
@@ -131,9 +138,7 @@ class Trainer:
         next_q = model.scalar.mean(model.q_logits(later, action, heads=self.target_q))
         if len(next_q) > 2:  # the minimum of two random heads (REDQ): that of all of them is too low
             next_q = next_q[torch.randperm(len(next_q), generator=self.generator)[:2].to(next_q.device)]
-        td_target = losses.td_targets(
-            batch.reward, batch.terminated, batch.valid, next_q, settings.discount
-        )
+        td_target = losses.td_targets(batch.reward, batch.terminated, batch.valid, next_q, settings.discount)
         return latent[:, : settings.horizon], td_target
 
     def _update_policy(self, latent: Tensor, weights: Tensor) -> dict[str, Tensor]:
@@ -151,7 +156,12 @@ class Trainer:
         loss = losses.weighted_mean(errors, weights)
         grad_norm = self._step(self.policy_optimizer, loss)
         model.q_heads.requires_grad_(True)
-        return {"policy_loss": loss, "policy_grad_norm": grad_norm, "q": q.mean(), "entropy": -log_prob.mean()}
+        return {
+            "policy_loss": loss,
+            "policy_grad_norm": grad_norm,
+            "q": q.mean(),
+            "entropy": -log_prob.mean(),
+        }
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
         """Backward, clip, step; returns the gradient norm before clipping."""

@@ -1,0 +1,49 @@
+# Every target sets up what it needs; `make demo` and `make test` work on a fresh machine with Python 3.11+.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# PyTorch's own index of CPU builds: without an NVIDIA GPU, the default build on Linux is several GB for nothing.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch>=2.7,<2.14
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.installed ## learn cartpole-swingup from nothing and show it on a page
+	$(BIN)/worldmodel demo
+
+test: $(VENV)/.installed-dev ## the tests that take minutes
+	$(BIN)/pytest -n auto --dist loadfile
+
+test-slow: $(VENV)/.installed-dev ## the tests that take longer
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.installed-dev ## format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## mend format and style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the virtual environment and caches; runs/ and data/ stay
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.torch:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	@# A CPU build that pip finds locally first; then, on Linux without an NVIDIA GPU, PyTorch's CPU index.
+	$(BIN)/pip install --quiet --no-index --no-deps "$(TORCH)" 2>/dev/null \
+	|| { [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
+	     && $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)"; } \
+	|| $(BIN)/pip install --quiet "$(TORCH)"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/.installed
