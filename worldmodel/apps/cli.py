@@ -60,6 +60,12 @@ def _collect(config: dict[str, Any], given: set[str]) -> None:
     print(f"{mean.count} episodes with return {mean} in {config['dataset']}")
 
 
+def _bench_learning(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench_learning import bench_learning
+
+    print(f"report in {bench_learning(config)}")
+
+
 def _demo(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.demo import demo
 
@@ -107,6 +113,15 @@ VERBS = {
         ),
         run=_collect,
     ),
+    "bench learning": Verb(
+        summary="Measure learning: tasks x seeds, curves and tables; goes on where it stopped.",
+        examples=(
+            "worldmodel bench learning",
+            "worldmodel bench learning tasks=[walker-walk] seeds=[0,1,2] num_workers=1",
+            "worldmodel bench learning report=true",
+        ),
+        run=_bench_learning,
+    ),
 }
 
 
@@ -137,6 +152,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(_overview())
         return 0
     name, overrides = arguments[0], arguments[1:]
+    if name == "bench" and overrides:
+        name, overrides = f"bench {overrides[0]}", overrides[1:]
     if name == "--version":
         from importlib.metadata import version
 
@@ -151,7 +168,7 @@ def _dispatch(arguments: list[str]) -> int:
     if any(word in ("-h", "--help") for word in overrides):
         print(_help(name))
         return 0
-    config = to_dict(compose_config(name, overrides))
+    config = to_dict(compose_config(name.replace(" ", "_"), overrides))
     given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     VERBS[name].run(config, given)
     return 0
@@ -159,7 +176,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _overview() -> str:
     lines = ["worldmodel <verb> [key=value ...]      worldmodel <verb> --help", ""]
-    lines += [f"  {name:<9}{verb.summary}" for name, verb in VERBS.items()]
+    lines += [f"  {name:<16}{verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(lines)
 
 
@@ -167,10 +184,14 @@ def _help(name: str) -> str:
     verb = VERBS[name]
     parts = [f"worldmodel {name} [key=value ...]", "", verb.summary, "", "Examples:"]
     parts += [f"  {example}" for example in verb.examples]
-    if groups := config_groups(name):
+    if groups := config_groups(name.replace(" ", "_")):
         parts += ["", "Config groups (group=option):"]
         parts += [f"  {group:<12}{', '.join(options)}" for group, options in groups.items()]
-    parts += ["", "Keys and their defaults:", textwrap.indent(config_text(name).rstrip(), "  ")]
+    parts += [
+        "",
+        "Keys and their defaults:",
+        textwrap.indent(config_text(name.replace(" ", "_")).rstrip(), "  "),
+    ]
     return "\n".join(parts)
 
 

@@ -8,12 +8,13 @@ from worldmodel.apps.control import control
 from worldmodel.apps.imagine import imagine
 from worldmodel.apps.page import write_page
 from worldmodel.apps.progress import console
+from worldmodel.apps.report import AGENTS
 from worldmodel.apps.run import CONFIG_FILE, create_run, read_config, resumed_config
 from worldmodel.apps.train import Training
 from worldmodel.errors import RunError
 from worldmodel.training import find_checkpoint
 
-BASELINES = ("policy", "zero", "random")
+BASELINES = tuple(agent for agent in AGENTS if agent != "planner")
 
 
 def demo(config: dict[str, Any]) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.apps import plots
+from worldmodel.apps.report import AGENTS
 from worldmodel.training import read_metrics
 
 _STYLE = """
@@ -23,12 +24,6 @@ pre { background: #f0f4f8; padding: .8rem 1rem; border-radius: 6px; overflow-x: 
 .numbers { display: flex; gap: 2.5rem; flex-wrap: wrap; margin: 1.5rem 0 }
 .numbers b { display: block; font-size: 1.8rem; color: #e4572e }
 """
-_AGENTS = {
-    "planner": "planner on the learned model",
-    "policy": "policy prior alone",
-    "zero": "no action",
-    "random": "random actions",
-}
 
 
 def write_page(
@@ -86,12 +81,13 @@ def write_page(
 
 def _commands(run_dir: Path, config: dict[str, Any], planner: dict[str, Any]) -> str:
     control = f"worldmodel control checkpoint={run_dir} episodes={planner['return']['count']}"
+    task = config["task"]
     lines = [
-        f"worldmodel train experiment=demo task={config['task']} seed={config['seed']} run_dir={run_dir}-again",
+        f"worldmodel train experiment=demo task={task} seed={config['seed']} run_dir={run_dir}-again",
         control,
         f"{control} planner=cem output={run_dir}/control-cem",
     ]
-    baselines = [agent for agent in _AGENTS if agent != "planner"]
+    baselines = [agent for agent in AGENTS if agent != "planner"]
     lines += [f"{control} agent={agent} video=false output={run_dir}/control-{agent}" for agent in baselines]
     return "\n".join([*lines, f"worldmodel imagine checkpoint={run_dir}"])
 
@@ -103,7 +99,7 @@ def _comparison(controls: dict[str, dict[str, Any]]) -> str:
         kind = " class=ours" if agent == "planner" else ""
         interval = f"[{mean['low']:.0f}, {mean['high']:.0f}]"
         rows.append(
-            f"<tr{kind}><td>{_AGENTS[agent]}</td><td>{mean['mean']:.0f}</td><td>{interval}</td>"
+            f"<tr{kind}><td>{AGENTS[agent]}</td><td>{mean['mean']:.0f}</td><td>{interval}</td>"
             f"<td>{result['latency']['p50_ms']:.2f} ms</td></tr>"
         )
     count = controls["planner"]["return"]["count"]

@@ -1,6 +1,6 @@
 """Pictures of results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from worldmodel.analysis import OpenLoop
+from worldmodel.apps.statistics import Mean
 
 REAL, IMAGINED, MUTED = "#1f3b57", "#e4572e", "#9aa5b1"
+REFERENCES = ("#1f3b57", "#4c956c", "#8d6a9f", "#9aa5b1")
 MAX_DIMENSIONS = 6
 
 
@@ -55,6 +57,24 @@ def learning_curve(records: Sequence[dict[str, Any]], task: str) -> Figure:
     return figure
 
 
+def learning_curves(
+    curves: Mapping[str, Mapping[int, Mean]], references: Mapping[str, Mapping[str, Mapping[int, Mean]]]
+) -> Figure:
+    """For each task our mean and 95 % interval over seeds, and published ones up to twice our env steps."""
+    figure, grid = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3.8), squeeze=False)
+    for axes, (task, curve) in zip(grid[0], curves.items(), strict=True):
+        last = max(curve, default=0)
+        for index, (method, reference) in enumerate(references.get(task, {}).items()):
+            shown = {steps: mean for steps, mean in reference.items() if steps <= max(2 * last, 100_000)}
+            _band(axes, shown, color=REFERENCES[index % len(REFERENCES)], label=f"{method}, published")
+        _band(axes, curve, color=IMAGINED, label="worldmodel")
+        axes.set(title=task, xlabel="env steps (action repeat counted)", ylabel="return", ylim=(0, 1020))
+        axes.legend(loc="lower right", frameon=False, fontsize=8)
+        _plain(axes)
+    figure.tight_layout()
+    return figure
+
+
 def imagined_and_real(result: OpenLoop, task: str, table: Sequence[dict[str, float]]) -> Figure:
     """One window in detail (rewards, read-out observations), and the errors over the horizon."""
     num_dimensions = min(result.observation.shape[2], MAX_DIMENSIONS)
@@ -91,6 +111,14 @@ def imagined_and_real(result: OpenLoop, task: str, table: Sequence[dict[str, flo
     figure.suptitle(f"{task}: imagined from one observation and the actions alone, agent steps ahead")
     figure.tight_layout()
     return figure
+
+
+def _band(axes: Any, curve: Mapping[int, Mean], *, color: str, label: str) -> None:
+    """A mean over env steps with its interval."""
+    steps, means = list(curve), list(curve.values())
+    low, high = [mean.low for mean in means], [mean.high for mean in means]
+    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.plot(steps, [mean.mean for mean in means], color=color, marker="o", markersize=3, label=label)
 
 
 def _plain(axes: Any) -> None:

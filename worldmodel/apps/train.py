@@ -41,7 +41,7 @@ class Training:
         self.seed: int = config["seed"]
         self.device = _device(config["device"])
         self.env_steps = self.num_episodes = 0
-        self.training_seconds = 0.0
+        self.training_seconds = self.training_cpu_seconds = 0.0
         self._chance = np.random.default_rng(self.seed)
         # A resumed run must not meet the same starts again.
         checkpoint = load_checkpoint(run_dir) if config["resume"] and _has_checkpoint(run_dir) else None
@@ -60,6 +60,7 @@ class Training:
             self.trainer = checkpoint.trainer()
             self.env_steps, self.num_episodes = checkpoint.info["env_steps"], checkpoint.info["num_episodes"]
             self.training_seconds = checkpoint.info["training_seconds"]
+            self.training_cpu_seconds = checkpoint.info["training_cpu_seconds"]
             self._chance = restored_generator(checkpoint.info["sampling_state"])
         self.agent = self._agent(self.seed, config["exploration_std"])
         if checkpoint is not None:
@@ -92,9 +93,10 @@ class Training:
         try:
             with ProgressDisplay(config["task"], self.target, unit, done=self.progress) as display:
                 while self.progress < self.target:
-                    began = time.perf_counter()
+                    began, cpu_began = time.perf_counter(), time.process_time()
                     numbers = advance()
                     self.training_seconds += time.perf_counter() - began
+                    self.training_cpu_seconds += time.process_time() - cpu_began
                     if numbers or self.trainer.num_updates % 50 == 0:
                         display.update(self.progress, numbers)
                     if self.progress >= due_evaluation or self.progress >= self.target:
@@ -118,6 +120,7 @@ class Training:
                 "env_steps": self.progress,
                 "num_episodes": self.num_episodes,
                 "training_seconds": self.training_seconds,
+                "training_cpu_seconds": self.training_cpu_seconds,
                 "task": self.env.task,
                 "config": self.config,
                 "sampling_state": generator_state(self._chance),
@@ -163,10 +166,16 @@ class Training:
         values = {name: float(value) for name, value in metrics.items()}
         self.metrics.log(
             self.progress,
-            {f"train/{name}": value for name, value in values.items()}
-            | {"train/num_updates": self.trainer.num_updates, "train/seconds": self.training_seconds},
+            {f"train/{name}": value for name, value in values.items()} | self._cost(),
         )
         return {"loss": f"{values['loss']:.3f}", "value": f"{values['value_loss']:.2f}"}
+
+    def _cost(self) -> dict[str, float]:
+        return {
+            "train/num_updates": self.trainer.num_updates,
+            "train/seconds": self.training_seconds,
+            "train/cpu_seconds": self.training_cpu_seconds,
+        }
 
     def _remember(self, episode: Episode) -> None:
         self.dataset.append(episode)
@@ -188,7 +197,7 @@ class Training:
                 "eval/return_low": summary.low,
                 "eval/return_high": summary.high,
                 "eval/seconds": time.perf_counter() - began,
-                "train/seconds": self.training_seconds,
+                **self._cost(),
             },
         )
         minutes = self.training_seconds / 60
