@@ -234,11 +234,3 @@ def _around_zero(shape: tuple[int, ...], std: float) -> dict[str, np.ndarray]:
 def batch_size(observation: Observation) -> int:
     """B of a batch of observations."""
     return len(next(iter(observation.values())))
-
-
-def discount_for(episode_length: int | None) -> float:
-    """Discount that looks a fifth of an episode ahead (TD-MPC2, appendix): 0.99 for 500 agent steps."""
-    if episode_length is None:
-        return 0.99
-    fifth = episode_length / 5
-    return min(max((fifth - 1) / fifth, 0.95), 0.995) if math.isfinite(fifth) and fifth > 1 else 0.95

@@ -8,10 +8,7 @@ from gymnasium.vector import AutoresetMode
 
 import envs
 from planners import PLANNERS, SamplingPlanner
-from worldmodel.apps.agent import (
-    PlanningAgent,
-    discount_for,
-)
+from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
 from worldmodel.errors import ConfigError
 from worldmodel.model import WorldModel, WorldModelSize
@@ -55,13 +52,9 @@ def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: 
         return WorldModel(size)
 
 
-def build_trainer(
-    training_config: dict[str, Any], model: WorldModel, *, episode_length: int | None, seed: int
-) -> Trainer:
+def build_trainer(training_config: dict[str, Any], model: WorldModel, *, seed: int) -> Trainer:
     """The trainer of a fresh model."""
     settings = {key: value for key, value in training_config.items() if key in TRAINER_KEYS}
-    if settings["discount"] is None:
-        settings["discount"] = discount_for(episode_length)
     return Trainer(model, TrainerSettings(**settings), seed=seed)
 
 

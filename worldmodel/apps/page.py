@@ -35,7 +35,7 @@ def write_page(
 ) -> Path:
     """Write `run_dir/index.html` from what `train`, `control` and `imagine` left; returns its path."""
     records = read_metrics(run_dir)
-    task, planner = config["task"], controls["planner"]
+    task, seed, planner = config["task"], config["seed"], controls["planner"]
     seconds = max((r["train/seconds"] for r in records if "train/seconds" in r), default=0.0)
     env_steps = max((r["env_steps"] for r in records), default=0)
     latency = planner["latency"]
@@ -65,7 +65,7 @@ def write_page(
         _error_table(imagined["table"]),
         "<h2>Repeat each part</h2>",
         f"<pre>{_escape(_commands(run_dir, config, planner))}</pre>",
-        f"<p class=lead>Checkpoint {_escape(str(checkpoint))}; seed {config['seed']}; {_escape(_machine())}.</p>",
+        f"<p class=lead>{_escape(f'Checkpoint {checkpoint}; seed {seed}; {_machine()}.')}</p>",
     ]
     page = (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"

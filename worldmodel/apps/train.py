@@ -11,6 +11,7 @@ from worldmodel.apps.agent import RandomAgent
 from worldmodel.apps.build import build_env, build_model, build_planning_agent, build_trainer
 from worldmodel.apps.config import positive
 from worldmodel.apps.evaluation import Evaluation
+from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.run import default_num_threads
@@ -52,9 +53,7 @@ class Training:
         self.trainer: Trainer
         if checkpoint is None:
             model = build_model(config["model"], self.env, seed=self.seed).to(self.device)
-            self.trainer = build_trainer(
-                config["training"], model, episode_length=self.env.episode_length, seed=self.seed
-            )
+            self.trainer = build_trainer(config["training"], model, seed=self.seed)
         else:
             checkpoint.model.to(self.device)
             self.trainer = checkpoint.trainer()
@@ -91,8 +90,12 @@ class Training:
         due_evaluation = _next_multiple(self.progress, config["eval_every"])
         due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
         try:
-            with ProgressDisplay(config["task"], self.target, unit, done=self.progress) as display:
+            with (
+                Interruption() as interruption,
+                ProgressDisplay(config["task"], self.target, unit, done=self.progress) as display,
+            ):
                 while self.progress < self.target:
+                    interruption.raise_if_requested()
                     began, cpu_began = time.perf_counter(), time.process_time()
                     numbers = advance()
                     self.training_seconds += time.perf_counter() - began
