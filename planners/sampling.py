@@ -35,6 +35,8 @@ class SamplingPlanner(ABC):
       costs no scoring); None keeps all of them.
     - `initial_std`, `min_std`, `max_std`: of an action, at the start of each plan and its limits.
     - `low`, `high`: bounds of every action.
+    - `execute`: the "mean" of the plan, or the "best" candidate found. The mean is smoother and averages out
+      a scorer's noise; but where two good ways lead around something, it may lead right into it.
     - `if_all_nan`: what to do with a row in which no candidate has a finite return: "raise" a
       `PlannerError`, or keep the "nominal" plan it started from.
     """
@@ -50,6 +52,7 @@ class SamplingPlanner(ABC):
     max_std: float = 2.0
     low: float = -1.0
     high: float = 1.0
+    execute: Literal["mean", "best"] = "mean"
     if_all_nan: Literal["raise", "nominal"] = "raise"
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class SamplingPlanner(ABC):
             raise PlannerError(
                 f"low is {self.low} and high is {self.high}; low must be below high, both finite."
             )
+        if self.execute not in ("mean", "best"):
+            raise PlannerError(f"execute is {self.execute!r}; choose 'mean' or 'best'.")
         if self.if_all_nan not in ("raise", "nominal"):
             raise PlannerError(f"if_all_nan is {self.if_all_nan!r}; choose 'raise' or 'nominal'.")
 
@@ -221,7 +226,7 @@ class SamplingPlanner(ABC):
         # Averages of clamped actions leave the bounds by rounding.
         after = replace(
             after,
-            actions=after.actions.clamp(self.low, self.high),
+            actions=(elites[:, 0] if self.execute == "best" else after.actions).clamp(self.low, self.high),
             mean=after.mean.clamp(self.low, self.high),
         )
         return after.replace_rows(before.best_return.isneginf(), before)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planner_problems import LinearPlant, bowl, build, is_valid, seeded, solve
 
-from planners import MPPI, PLANNERS
+from planners import CEM, MPPI, PLANNERS
 
 
 def test_finds_the_bottom_of_a_bowl(name):
@@ -106,3 +106,20 @@ def test_predictive_sampling_returns_the_best_candidate_it_scored():
     plan = planner.plan(bowl(0.3), planner.initial_plan(2), generator=seeded())
     assert torch.equal(plan.actions, plan.elites[:, 0])
     assert torch.equal(bowl(0.3)(plan.actions[:, None])[:, 0], plan.best_return)
+
+
+@pytest.mark.parametrize("kind", [MPPI, CEM])
+def test_executing_the_best_candidate_goes_around_what_the_mean_would_run_into(kind):
+    def two_ways(candidates):
+        return -(candidates.abs() - 0.6).square().sum((2, 3))
+
+    settings = {"action_dim": 1, "horizon": 1, "num_candidates": 64, "num_elites": 32, "num_iterations": 1}
+    plans = {}
+    for execute in ("mean", "best"):
+        planner = kind(**settings, execute=execute)
+        generator = torch.Generator().manual_seed(0)
+        plans[execute] = planner.plan(two_ways, planner.initial_plan(1), generator=generator)
+    assert plans["mean"].actions.abs().item() < 0.3
+    assert plans["best"].actions.abs().item() == pytest.approx(0.6, abs=0.05)
+    assert torch.equal(plans["best"].actions, plans["best"].elites[:, 0])
+    assert torch.equal(plans["best"].mean, plans["mean"].mean)

@@ -43,6 +43,13 @@ def test_an_unknown_if_all_nan_is_refused(name):
         planner.__post_init__()
 
 
+def test_an_unknown_execute_is_refused(name):
+    planner = build(name)
+    object.__setattr__(planner, "execute", "ignore")  # past beartype, which only tests run with
+    with pytest.raises(PlannerError, match="execute is 'ignore'"):
+        planner.__post_init__()
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 def test_mppi_refuses_a_temperature_that_is_not_positive(temperature):
     with pytest.raises(PlannerError, match="temperature is"):
