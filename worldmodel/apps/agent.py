@@ -101,7 +101,7 @@ class ColoredNoiseAgent:
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
         """Draw new noise for these environments."""
-        if is_new is None:
+        if is_new is None or not len(self._step):
             self._step = np.empty(0, np.int64)
             return
         self._step[is_new] = 0
@@ -208,14 +208,12 @@ class PlanningAgent:
         )
 
     def _start(self, size: int, device: torch.device) -> Plan:
+        is_new, self._is_new = self._is_new, None
+        fresh = self._planner.initial_plan(size, device)
         if self.plan is None or len(self.plan.mean) != size:
-            return self._planner.initial_plan(size, device)
+            return fresh
         start = self._planner.warm_start(self.plan)
-        if self._is_new is not None:
-            fresh = self._planner.initial_plan(size, device)
-            start = start.replace_rows(self._is_new.to(device), fresh)
-            self._is_new = None
-        return start
+        return start if is_new is None else start.replace_rows(is_new.to(device), fresh)
 
     def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(device)

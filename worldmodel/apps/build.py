@@ -67,6 +67,10 @@ def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPl
         raise ConfigError(
             f"there is no planner {name!r}{closest(name, list(PLANNERS))}. Known: {', '.join(PLANNERS)}"
         )
+    if unknown := settings.keys() - PLANNERS[name].__dataclass_fields__:
+        raise ConfigError(
+            f"planner.name={name} has no {', '.join(sorted(unknown))}: choose a planner with planner={name}"
+        )
     return PLANNERS[name](action_dim=action_dim, **settings)
 
 

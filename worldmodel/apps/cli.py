@@ -1,5 +1,6 @@
 """The console script: `worldmodel <verb> [key=value ...]`."""
 
+import errno
 import signal
 import sys
 import textwrap
@@ -13,6 +14,8 @@ from worldmodel.apps.config import closest, compose_config, config_groups, confi
 from worldmodel.errors import WorldModelError
 
 USER_ERROR, INTERRUPTED = 2, 130
+# What the machine refuses anywhere, and its owner can mend.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +28,18 @@ class Verb:
 
 
 def _train(config: dict[str, Any], given: set[str]) -> None:
-    from worldmodel.apps.run import create_run, resumed_config
+    from worldmodel.apps.run import check_new_run, going_on_with, opened_run, resumed_config
     from worldmodel.apps.train import Training
 
     run_dir = Path(config["run_dir"])
     if config["resume"]:
         config = resumed_config(run_dir, config, given)
     else:
-        create_run(run_dir, config)
-    try:
-        Training(run_dir, config).run()
-    except KeyboardInterrupt:
-        print(f"\nsaved; go on with:  worldmodel train run_dir={run_dir} resume=true", file=sys.stderr)
-        raise
+        check_new_run(run_dir)
+    with opened_run(run_dir, config):
+        training = Training(run_dir, config)
+    with going_on_with(f"worldmodel train run_dir={run_dir} resume=true"):
+        training.run()
     print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")
 
 
@@ -137,6 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except user_errors() as error:
         print(f"worldmodel: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"worldmodel: {error.strerror}{where}: free or choose another disk, then try again",
+            file=sys.stderr,
+        )
+        return USER_ERROR
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -169,7 +180,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_help(name))
         return 0
     config = to_dict(compose_config(name.replace(" ", "_"), overrides))
-    given = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    given = {word.partition("=")[0] for word in overrides}
     VERBS[name].run(config, given)
     return 0
 

@@ -15,6 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from worldmodel.errors import ConfigError
 
 CONFIGS = "configs"
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    str: "a word",
+}
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -51,9 +58,10 @@ def config_groups(name: str) -> dict[str, list[str]]:
     assert isinstance(top, DictConfig)
     for entry in top.get("defaults", []):
         if isinstance(entry, DictConfig):
-            group = str(next(iter(entry))).removeprefix("optional ")
+            kind, _, group = str(next(iter(entry))).rpartition(" ")
             options = (path.name for path in (root / group).iterdir() if path.name.endswith(".yaml"))
             groups[group] = sorted(option.removesuffix(".yaml") for option in options)
+            groups[group] += ["null"] if kind == "optional" else []
     return groups
 
 
@@ -70,11 +78,11 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """'; did you mean ...?' for a mistyped name, or nothing."""
+    """' (did you mean ...?)' for a mistyped name, or nothing."""
     # The last part of a dotted key too: people forget the group.
     matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     matches += [key for key in known if key.split(".")[-1] == name.split(".")[-1] and key not in matches]
-    return f"; did you mean {' or '.join(matches[:3])}?" if matches else ""
+    return f" (did you mean {' or '.join(matches[:3])}?)" if matches else ""
 
 
 def positive(config: Mapping[str, Any], *names: str) -> None:
@@ -82,6 +90,13 @@ def positive(config: Mapping[str, Any], *names: str) -> None:
     for name in names:
         if not config[name] >= 1:
             raise ConfigError(f"{name}={config[name]}: must be at least 1")
+
+
+def not_negative(config: Mapping[str, Any], *names: str) -> None:
+    """Check that these numbers are at least 0. Errors: `ConfigError`."""
+    for name in names:
+        if not config[name] >= 0:
+            raise ConfigError(f"{name}={config[name]}: must be at least 0")
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -95,7 +110,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_override(override: str, groups: dict[str, list[str]]) -> None:
-    if not re.match(r"^[+~]{0,2}[\w./@-]+=", override) and not override.startswith("~"):
+    if not re.match(r"[\w./@-]+=", override):
         raise ConfigError(f"{override!r} is no override: write key=value, for example seed=1")
     try:
         OverridesParser.create().parse_override(override)
@@ -112,7 +127,7 @@ def _check_override(override: str, groups: dict[str, list[str]]) -> None:
 
 
 def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+    return override.partition("=")[0]
 
 
 def _flat(config: Any) -> dict[str, Any]:
@@ -127,17 +142,13 @@ def _flat(config: Any) -> dict[str, Any]:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    """The default in yaml says which type a key has; a default of null takes anything."""
-    if default in (None, "???"):
+    """The default in yaml says which type a key has; where there is none, it is a word (a path, a name)."""
+    if value is None and default is None:
         return
-    wanted = type(default)
+    has_default = default not in (None, "???")
+    wanted = type(default) if has_default else str
     accepted = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
-        kind = {
-            int: "a whole number",
-            float: "a number",
-            bool: "true or false",
-            list: "a list",
-            str: "a word",
-        }
-        raise ConfigError(f"{key}={value}: must be {kind.get(wanted, wanted.__name__)}, such as {default}")
+        example = f", such as {default}" if has_default else ""
+        quote = f" (a number in quotes is one: '{key}=\"{value}\"')" if wanted is str else ""
+        raise ConfigError(f"{key}={value}: must be {_KINDS[wanted]}{example}{quote}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from worldmodel.apps.build import build_env
-from worldmodel.apps.config import positive
+from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval
@@ -24,6 +24,7 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
     `config` is that of `configs/control.yaml`. Returns the content of `control.json`.
     """
     positive(config, "episodes", "num_threads")
+    not_negative(config, "seed")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run = open_run(config["checkpoint"], task=config["task"])
     output = _output(config, run.directory)

@@ -10,7 +10,7 @@ from rich.table import Table
 from worldmodel.analysis import fit_readout, open_loop
 from worldmodel.apps import plots
 from worldmodel.apps.build import build_env
-from worldmodel.apps.config import positive
+from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.rollout import rollouts
 from worldmodel.apps.trained import make_agent, open_run
@@ -29,6 +29,7 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
     observations, the other half is imagined. Returns the content of `imagine.json`.
     """
     positive(config, "episodes", "horizon", "every")
+    not_negative(config, "seed")
     run = open_run(config["checkpoint"], task=config["task"])
     output = Path(config["output"]) if config["output"] else run.directory / "imagine"
     env = build_env(run.task, run.config["env"], num_envs=config["episodes"], seed=config["seed"])
@@ -37,10 +38,12 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
             config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
             planner_config=config.get("planner"),
         )  # fmt: skip
-        with ProgressDisplay(f"act {run.task}", env.episode_length or 1000, "steps") as display:
-            played = list(
-                rollouts(env, agent, 2 * config["episodes"], on_step=lambda step: display.update(step))
-            )
+        num_episodes = 2 * config["episodes"]
+        with ProgressDisplay(f"act {run.task}", num_episodes, "episodes") as display:
+            played: list[Episode] = []
+            for episode in rollouts(env, agent, num_episodes):
+                played.append(episode)
+                display.update(len(played))
     finally:
         env.close()
     fit, held_out = played[::2], played[1::2]

@@ -10,6 +10,7 @@ from typing import Any
 
 from worldmodel.apps import plots
 from worldmodel.apps.report import AGENTS
+from worldmodel.errors import RunError
 from worldmodel.training import read_metrics
 
 _STYLE = """
@@ -75,7 +76,10 @@ def write_page(
         + "\n</body></html>\n"
     )
     path = run_dir / "index.html"
-    path.write_text(page)
+    try:
+        path.write_text(page)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 

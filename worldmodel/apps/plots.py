@@ -51,7 +51,8 @@ def learning_curve(records: Sequence[dict[str, Any]], task: str) -> Figure:
         label = "evaluation, mean and 95 % interval"
         axes.plot(steps, [r["eval/return"] for r in evaluations], color=IMAGINED, marker="o", label=label)
     axes.set(xlabel="env steps (action repeat counted)", ylabel="return", title=task)
-    axes.set_ylim(bottom=0 if not episodes or min(e[1] for e in episodes) >= 0 else None)
+    lowest = min([e[1] for e in episodes] + [r["eval/return"] for r in evaluations], default=0)
+    axes.set_ylim(bottom=0 if lowest >= 0 else None)
     axes.legend(loc="lower right", frameon=False)
     _plain(axes)
     return figure

@@ -16,7 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(highlight=False)
+# Lines are printed as they are: a path that is wrapped, or read as markup, cannot be copied.
+console = Console(highlight=False, markup=False, soft_wrap=True)
 LINE_EVERY_S = 30.0
 
 

@@ -1,7 +1,6 @@
 """Acting in environments and recording it."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,6 @@ class Collector:
         self._observation, _ = env.reset(seed=seeds)
         self._builders = [self._builder(index) for index in range(env.num_envs)]
         self._is_new: np.ndarray | None = None
-
-    @property
-    def num_running_steps(self) -> int:
-        """Agent steps of the episodes that have not ended yet."""
-        return sum(builder.num_steps for builder in self._builders)
 
     def step(self, agent: Agent) -> list[tuple[int, Episode]]:
         """One agent step in every environment; returns (environment, episode) for those that ended."""
@@ -63,12 +57,10 @@ def rollouts(
     *,
     info: dict[str, Any] | None = None,
     seeds: list[int] | None = None,
-    on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Episode]:
     """Exactly `num_episodes` episodes, an equal number from each environment where that divides.
 
-    `seeds`, one for each environment, makes them the same episodes every time. `on_step` hears how many
-    agent steps each environment has made.
+    `seeds`, one for each environment, makes them the same episodes every time.
 
     An environment stops counting once it has given its share: taking whichever episodes end first would
     favour short ones, and short ones are the failures of a task that can terminate.
@@ -77,13 +69,8 @@ def rollouts(
     left = [share + (index < more) for index in range(env.num_envs)]
     collector = Collector(env, info or {}, seeds)
     agent.reset()
-    for step in itertools.count(1):
-        if not any(left):
-            return
-        ended = collector.step(agent)
-        if on_step is not None:
-            on_step(step)
-        for index, episode in ended:
+    while any(left):
+        for index, episode in collector.step(agent):
             if left[index]:
                 left[index] -= 1
                 yield episode

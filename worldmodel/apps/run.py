@@ -2,9 +2,14 @@
 
 import json
 import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from envs import EnvError
 from worldmodel.errors import RunError
 from worldmodel.files import write_json
 
@@ -16,8 +21,8 @@ CHANGEABLE = {
 }  # fmt: skip
 
 
-def create_run(directory: Path, config: dict[str, Any]) -> None:
-    """Make the folder. Errors: `RunError` where one is there already, or it cannot be made."""
+def check_new_run(directory: Path) -> None:
+    """Check that a run can begin here. Errors: `RunError` where something is there already."""
     if (directory / CONFIG_FILE).exists():
         raise RunError(
             f"run_dir={directory} holds a run already; go on with it (`worldmodel train run_dir={directory} "
@@ -25,11 +30,36 @@ def create_run(directory: Path, config: dict[str, Any]) -> None:
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise RunError(f"run_dir={directory} exists and is no run folder; choose another run_dir=")
+
+
+@contextmanager
+def opened_run(directory: Path, config: dict[str, Any]) -> Iterator[None]:
+    """Around what prepares a run, new or resumed: a mistake in `config` leaves the disk as it was.
+
+    Errors: `RunError` where the folder cannot be written.
+    """
+    is_new = not (directory / CONFIG_FILE).exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / CONFIG_FILE, config)
-    except OSError as error:
-        raise RunError(f"cannot make run_dir={directory}: {error.strerror or error}") from error
+        if is_new:
+            _write_config(directory, config)
+        yield
+        _write_config(directory, config)  # a run that is resumed again has the newest target
+    except BaseException:
+        if is_new:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def going_on_with(command: str) -> Iterator[None]:
+    """Around what saves whatever ends it: say with which command it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nsaved; go on with:  {command}", file=sys.stderr)
+        raise
+    except EnvError as error:
+        raise RunError(f"{error}. What was done so far is saved; go on with: {command}") from error
 
 
 def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> dict[str, Any]:
@@ -40,9 +70,10 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
     saved = read_config(directory)
     for key in given:
         value, old = _get(config, key), _get(saved, key)
-        if key.split(".")[0] not in CHANGEABLE and value != old:
+        if key not in CHANGEABLE and value != old:
+            started = f"another {key}" if isinstance(old, dict) else f"{key}={old}"
             raise RunError(
-                f"{key}={value}, but {directory} was started with {key}={old}; a resumed run keeps it. "
+                f"{directory} was started with {started}; a resumed run keeps it. "
                 f"May change: {', '.join(sorted(CHANGEABLE))}"
             )
     return saved | {key: config[key] for key in given | {"run_dir", "resume"} if key in CHANGEABLE}
@@ -66,6 +97,14 @@ def default_num_threads(num_threads: int) -> int:
     """Threads that torch may use: never more than the cores this process may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(num_threads, cores))
+
+
+def _write_config(directory: Path, config: dict[str, Any]) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / CONFIG_FILE, config)
+    except OSError as error:
+        raise RunError(f"cannot write run_dir={directory}: {error.strerror or error}") from error
 
 
 def _get(config: dict[str, Any], key: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from worldmodel.apps.agent import RandomAgent
 from worldmodel.apps.build import build_env, build_model, build_planning_agent, build_trainer
-from worldmodel.apps.config import positive
+from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.progress import ProgressDisplay
@@ -33,6 +33,7 @@ class Training:
             config, "num_envs", "eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints",
             "num_threads", "random_steps", "num_updates", "env_steps",
         )  # fmt: skip
+        not_negative(config, "seed", "exploration_std")
         positive(config["training"], "batch_size")
         if not config["training"]["update_ratio"] > 0:
             raise ConfigError(f"training.update_ratio={config['training']['update_ratio']}: must be above 0")
@@ -222,9 +223,11 @@ class Training:
             dataset = EpisodeDataset(
                 self.run_dir / "dataset", mode="a", capacity=self.config["data"]["capacity"], info=info
             )
-            for index in range(self.num_episodes, len(dataset)):
-                self._normalize(dataset.episode(index))  # finished after the checkpoint, before a crash
-            self.num_episodes = max(self.num_episodes, len(dataset))
+            # Finished after the checkpoint, before a crash.
+            num_new = max(0, dataset.num_recorded - self.num_episodes)
+            for index in range(max(0, len(dataset) - num_new), len(dataset)):
+                self._normalize(dataset.episode(index))
+            self.num_episodes += num_new
             return dataset
         dataset = EpisodeDataset.open(self.config["dataset"])
         check_dataset(dataset, self.env, self.config["dataset"])

@@ -57,7 +57,7 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
         )
     return TrainedRun(
         checkpoint=checkpoint,
-        task=trained_on,
+        task=checkpoint.info["config"]["task"],  # as it was typed: `module:id` imports its module again
         config=checkpoint.info["config"],
         discount=checkpoint.state["settings"]["discount"],
     )

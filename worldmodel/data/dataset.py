@@ -60,6 +60,7 @@ class EpisodeDataset:
         self._arena: EpisodeArena | None = None
         self._facts: list[dict[str, Any]] = []  # Of each episode: terminated, truncated, info.
         self._seen: set[str] = set()
+        self._num_forgotten = 0
         self.refresh()
 
     @classmethod
@@ -86,6 +87,11 @@ class EpisodeDataset:
     def num_steps(self) -> int:
         """Steps of all episodes remembered."""
         return self._arena.num_steps if self._arena else 0
+
+    @property
+    def num_recorded(self) -> int:
+        """Episodes remembered and forgotten (a shard that opening passed over counts as one)."""
+        return len(self) + self._num_forgotten
 
     @property
     def columns(self) -> Columns:
@@ -186,6 +192,7 @@ class EpisodeDataset:
         while self.capacity is not None and self.num_steps + episode.num_steps > self.capacity:
             self._arena.forget_oldest()
             del self._facts[0]
+            self._num_forgotten += 1
         self._arena.append(arrays, episode.terminated)
         self._facts.append(
             {"terminated": episode.terminated, "truncated": episode.truncated, "info": episode.info}
@@ -204,6 +211,7 @@ class EpisodeDataset:
         for index in reversed(range(len(names))):
             if num_steps >= (self.capacity or 0):
                 self._seen.update(names[: index + 1])
+                self._num_forgotten += index + 1
                 return names[index + 1 :]
             try:
                 num_steps += store.num_steps(names[index])
