@@ -28,7 +28,7 @@ class OpenLoop:
     first_observation: Float[np.ndarray, "window observation"]
     latent_error: Float[np.ndarray, " horizon"]
 
-    def table(self, steps: Sequence[int]) -> list[dict[str, float]]:
+    def table(self, steps: Sequence[int]) -> list[dict[str, int | float]]:
         """Errors after k steps, for each k in `steps` up to the horizon.
 
         - `reward_error`: mean absolute error of the reward of step k;
@@ -37,9 +37,11 @@ class OpenLoop:
         - `no_motion_error`: the same for "nothing moves", which a model has to beat;
         - `latent_error`: see the class.
         """
-        scale = self.observation.std((0, 1)).clip(1e-6)
-        rows = []
-        for k in (k for k in steps if k <= self.reward.shape[1]):
+        scale = self.observation.std((0, 1))
+        # In a dimension that never moves, rounding would count as an error of many stds.
+        scale = np.where(scale > 1e-6, scale, 1.0)
+        rows: list[dict[str, int | float]] = []
+        for k in (k for k in steps if 1 <= k <= self.reward.shape[1]):
             real, imagined = self.observation[:, k - 1], self.imagined_observation[:, k - 1]
             returns = self.reward[:, :k].sum(1), self.imagined_reward[:, :k].sum(1)
             rows.append(
@@ -67,7 +69,7 @@ def open_loop(
         (episode, start) for episode in episodes for start in range(0, episode.num_steps - horizon + 1, every)
     ]
     if not starts:
-        longest = max(episode.num_steps for episode in episodes)
+        longest = max((episode.num_steps for episode in episodes), default=0)
         raise ValueError(
             f"no episode has {horizon} steps, the longest has {longest}: ask for a shorter horizon"
         )
@@ -76,8 +78,9 @@ def open_loop(
     rewards = _stack([episode.reward[s : s + horizon] for episode, s in starts])
     encoded = model.encode({"state": states})
     latents = imagine(model, encoded[:, 0], actions)
-    shuffled = encoded[torch.randperm(len(encoded), generator=torch.Generator().manual_seed(0))]
-    spread = (encoded - shuffled).norm(dim=-1).mean().clamp(min=1e-9)
+    rows = encoded.flatten(0, 1)
+    shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    spread = (rows - shuffled).norm(dim=-1).mean().clamp(min=1e-9)
     return OpenLoop(
         reward=rewards.numpy(),
         imagined_reward=model.reward(latents[:, :-1], actions).numpy(),

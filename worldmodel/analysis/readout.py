@@ -28,7 +28,8 @@ def fit_readout(
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
     gram = x.T @ x
-    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    # A collapsed model's latents do not vary: nothing can be read from them, and r2 says so.
+    gram.diagonal().add_((ridge * gram.diagonal().mean()).clamp(min=1e-12))
     weight = torch.linalg.solve(gram, x.T @ y)
     residual = (y - x @ weight).square().sum()
     r2 = float(1 - residual / y.square().sum().clamp(min=1e-12))

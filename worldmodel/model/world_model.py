@@ -111,8 +111,8 @@ class WorldModel(nn.Module):
         """Q as a distribution over bins; `heads` may be a copy of the model's own (a target network)."""
         rows = torch.cat([latent, action], dim=-1)
         flat = rows.reshape(1, -1, rows.shape[-1]).expand(self.size.num_q, -1, -1)
-        logits = (heads or self.q_heads)(flat)
-        return logits.unflatten(1, rows.shape[:-1])
+        logits = (self.q_heads if heads is None else heads)(flat)
+        return logits.reshape(self.size.num_q, *rows.shape[:-1], self.size.num_bins)
 
     def value(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
         """Discounted return expected under the policy: mean over the Q heads."""

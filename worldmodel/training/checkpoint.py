@@ -8,7 +8,9 @@ it is executed on loading.
 import hashlib
 import json
 import platform
+import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -20,13 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worldmodel.errors import CheckpointError
-from worldmodel.files import committed_directory
+from worldmodel.errors import CheckpointError, ConfigError
+from worldmodel.files import TEMPORARY_PREFIX, committed_directory
 from worldmodel.model import WorldModel, WorldModelSize
 from worldmodel.training.trainer import Trainer, TrainerSettings
 
 FORMAT = 1
 MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
+# A second checkpoint of the same step stands beside the first until that is gone.
+_NAME, _REPLACEMENT = re.compile(r"step_(\d+)(-new)?"), "-new"
 _OPTIMIZERS = ("model_optimizer", "policy_optimizer")
 
 
@@ -57,14 +61,16 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
     """Write `directory/step_<info["env_steps"]>` and remove all but the newest `keep` checkpoints.
 
     `info` is JSON that the caller wants back (task, configuration, counters, states of its generators).
-    An older checkpoint goes only after the new one is on the disk.
+    An older checkpoint, also one of the same step, goes only after the new one is on the disk. A directory
+    has one writer: what an earlier one left half written is swept away.
     Errors: `CheckpointError` where the disk is full or not writable; earlier checkpoints stay.
     """
     path = directory / f"step_{info['env_steps']:09d}"
     try:
-        if path.exists():
-            return path
-        with committed_directory(path) as temporary:
+        for debris in directory.glob(f"{TEMPORARY_PREFIX}*"):
+            shutil.rmtree(debris, ignore_errors=True)
+        _finish_replacement(path)
+        with committed_directory(_replacement(path) if path.exists() else path) as temporary:
             save_file(_contiguous(trainer.model.state_dict()), temporary / MODEL_FILE)
             tensors, trainer_state = _trainer_state(trainer)
             save_file(tensors, temporary / TRAINER_FILE)
@@ -80,13 +86,16 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
             }
             state["digest"] = _state_digest(state)
             (temporary / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+        _finish_replacement(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write checkpoint {path}: {_line(error)}; earlier checkpoints are untouched. "
             "Free some space, then resume the run"
         ) from error
-    for old in _complete(directory)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    others = [other for other in _complete(directory) if other != path]
+    for old in others[: max(0, len(others) + 1 - keep)]:
+        with suppress(OSError):  # it stays, and the next save tries again
+            _remove(old)
     return path
 
 
@@ -181,17 +190,48 @@ def _build(kind: Any, values: Any, path: Path) -> Any:
     known = {field.name for field in fields(kind)}
     if not isinstance(values, dict) or set(values) - known:
         raise CheckpointError(f"{path / STATE_FILE} holds settings that this version does not know: {values}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path / STATE_FILE} holds settings that make no sense: {_line(error)}"
+        ) from error
 
 
 def _complete(directory: Path) -> list[Path]:
     """Checkpoints of a directory, oldest first."""
-    return sorted(path for path in directory.glob("step_*") if (path / STATE_FILE).is_file())
+    found = [
+        (int(name[1]), path.name, path)
+        for path in directory.glob("step_*")
+        if (name := _NAME.fullmatch(path.name)) and (path / STATE_FILE).is_file()
+    ]
+    return [path for _, _, path in sorted(found)]
+
+
+def _replacement(path: Path) -> Path:
+    return path.with_name(path.name + _REPLACEMENT)
+
+
+def _finish_replacement(path: Path) -> None:
+    """Give a committed replacement its final name; at every moment one of the two is whole."""
+    if _replacement(path).exists():
+        if path.exists():
+            _remove(path)
+        _replacement(path).rename(path)
+
+
+def _remove(path: Path) -> None:
+    """Out of sight in one rename, so that nobody finds half of it."""
+    aside = path.with_name(TEMPORARY_PREFIX + path.name)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _way_out(path: Path) -> str:
     others = [other for other in _complete(path.parent) if other != path]
-    return f". Use another checkpoint: {others[-1]}" if others else ""
+    if others:
+        return f". Use another checkpoint: {others[-1]}"
+    return ". There is no other checkpoint beside it: restore it from a copy, or train again"
 
 
 def _digest(file: Path) -> str:
@@ -200,7 +240,8 @@ def _digest(file: Path) -> str:
 
 
 def _state_digest(state: dict[str, Any]) -> str:
-    content = {key: value for key, value in state.items() if key != "digest"}
+    # Through JSON, as on loading: its keys are strings, which sort otherwise than numbers do.
+    content = json.loads(json.dumps({key: value for key, value in state.items() if key != "digest"}))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

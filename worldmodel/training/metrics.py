@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -23,7 +23,10 @@ class MetricLogger:
     def __init__(self, directory: Path) -> None:
         self._path = directory / METRICS_FILE
         try:
+            starts_inside_a_line = _ends_inside_a_line(self._path)
             self._lines = self._path.open("a")
+            if starts_inside_a_line:
+                self._lines.write("\n")  # else the first new record would be lost with the broken one
             self._board = SummaryWriter(str(directory / "tensorboard"))
         except OSError as error:
             raise RunError(f"cannot write metrics to {directory}: {error}") from error
@@ -43,13 +46,18 @@ class MetricLogger:
         self._lines.close()
         self._board.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricLogger":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ends_inside_a_line(path: Path) -> bool:
+    """Whether a crash cut the last line short."""
+    return path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
