@@ -29,7 +29,7 @@ class Verb:
 
 def _train(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.run import check_new_run, going_on_with, opened_run, resumed_config
-    from worldmodel.apps.train import Training
+    from worldmodel.apps.train import make_training
 
     run_dir = Path(config["run_dir"])
     if config["resume"]:
@@ -37,7 +37,7 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
     else:
         check_new_run(run_dir)
     with opened_run(run_dir, config):
-        training = Training(run_dir, config)
+        training = make_training(run_dir, config)
     with going_on_with(f"worldmodel train run_dir={run_dir} resume=true"):
         training.run()
     print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")

@@ -58,10 +58,9 @@ def config_groups(name: str) -> dict[str, list[str]]:
     assert isinstance(top, DictConfig)
     for entry in top.get("defaults", []):
         if isinstance(entry, DictConfig):
-            kind, _, group = str(next(iter(entry))).rpartition(" ")
+            group = str(next(iter(entry))).removeprefix("optional ")
             options = (path.name for path in (root / group).iterdir() if path.name.endswith(".yaml"))
             groups[group] = sorted(option.removesuffix(".yaml") for option in options)
-            groups[group] += ["null"] if kind == "optional" else []
     return groups
 
 
@@ -110,7 +109,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_override(override: str, groups: dict[str, list[str]]) -> None:
-    if not re.match(r"[\w./@-]+=", override):
+    if not re.match(r"[a-zA-Z_][\w./@-]*=", override):
         raise ConfigError(f"{override!r} is no override: write key=value, for example seed=1")
     try:
         OverridesParser.create().parse_override(override)

@@ -17,7 +17,7 @@ from worldmodel.apps.run import (
     read_config,
     resumed_config,
 )
-from worldmodel.apps.train import Training
+from worldmodel.apps.train import make_training
 from worldmodel.errors import RunError
 from worldmodel.training import find_checkpoint
 
@@ -46,7 +46,7 @@ def demo(config: dict[str, Any]) -> Path:
         _announce(f"1/4 Learn {task} from nothing, into {run_dir}")
         check_new_run(run_dir)
     with opened_run(run_dir, train_config):
-        training = Training(run_dir, train_config)
+        training = make_training(run_dir, train_config)
     with going_on_with("worldmodel demo " + " ".join(f"{key}={value}" for key, value in config.items())):
         training.run()
         return _show(config, train_config)

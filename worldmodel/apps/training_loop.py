@@ -1,0 +1,207 @@
+"""The loop of every training run: advance, log, evaluate, save, until the target is reached."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from worldmodel.apps.agent import PlanningAgent
+from worldmodel.apps.build import build_env, build_model, build_planning_agent, build_trainer
+from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.evaluation import Evaluation
+from worldmodel.apps.interruption import Interruption
+from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.apps.run import default_num_threads
+from worldmodel.apps.statistics import mean_interval
+from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.errors import ConfigError
+from worldmodel.training import Checkpoint, MetricLogger, Trainer, save_checkpoint
+from worldmodel.training.checkpoint import generator_state, restored_generator
+
+LOG_EVERY = 100  # updates
+
+
+class Training(ABC):
+    """A trainer with its run folder; subclasses say where the experience comes from.
+
+    `config` is that of `configs/train.yaml` as plain values; `checkpoint` is where a resumed run goes on.
+    Errors: `ConfigError` for values that make no sense.
+    """
+
+    unit: ClassVar[str]
+    dataset: EpisodeDataset
+
+    def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
+        _check(config)
+        torch.set_num_threads(default_num_threads(config["num_threads"]))
+        self.run_dir, self.config = run_dir, config
+        self.seed: int = config["seed"]
+        self.device = _device(config["device"])
+        info: Mapping[str, Any] = {} if checkpoint is None else checkpoint.info
+        self.num_episodes: int = info.get("num_episodes", 0)
+        self.seconds: float = info.get("training_seconds", 0.0)
+        self.cpu_seconds: float = info.get("training_cpu_seconds", 0.0)
+        # A resumed run must not meet the same starts again.
+        env_seed = self.seed + (0 if checkpoint is None else 7919 * (1 + self.num_episodes))
+        self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=env_seed)
+        self.trainer: Trainer
+        if checkpoint is None:
+            model = build_model(config["model"], self.env, seed=self.seed).to(self.device)
+            self.trainer = build_trainer(config["training"], model, seed=self.seed)
+            self.chance = np.random.default_rng(self.seed)
+        else:
+            checkpoint.model.to(self.device)
+            self.trainer = checkpoint.trainer()
+            self.chance = restored_generator(info["sampling_state"])
+        self.metrics = MetricLogger(run_dir)
+
+    @property
+    @abstractmethod
+    def progress(self) -> int:
+        """How far the run is, in `unit`s."""
+
+    @property
+    @abstractmethod
+    def target(self) -> int:
+        """Where `progress` ends."""
+
+    @abstractmethod
+    def advance(self) -> dict[str, str]:
+        """Go on by one step; returns numbers to show."""
+
+    def run(self) -> list[float]:
+        """Train until the target; returns of the last evaluation. Saves a checkpoint whatever happens."""
+        config = self.config
+        num_episodes = config["eval_episodes"]
+        evaluation = Evaluation(config["task"], config["env"], num_episodes=num_episodes, seed=self.seed)
+        returns: list[float] = []
+        due_evaluation = _next_multiple(self.progress, config["eval_every"])
+        due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
+        try:
+            with (
+                Interruption() as interruption,
+                ProgressDisplay(config["task"], self.target, self.unit, done=self.progress) as display,
+            ):
+                while self.progress < self.target:
+                    interruption.raise_if_requested()
+                    began, cpu_began = time.perf_counter(), time.process_time()
+                    numbers = self.advance()
+                    self.seconds += time.perf_counter() - began
+                    self.cpu_seconds += time.process_time() - cpu_began
+                    if numbers or self.trainer.num_updates % 50 == 0:
+                        display.update(self.progress, numbers)
+                    if self.progress >= due_evaluation or self.progress >= self.target:
+                        due_evaluation = _next_multiple(self.progress, config["eval_every"])
+                        returns = self._evaluate(evaluation, display)
+                    if self.progress >= due_checkpoint:
+                        due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
+                        self.save()
+        finally:
+            self.save()
+            evaluation.close()
+            self.close()
+        return returns
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        info = {
+            "env_steps": self.progress,
+            "num_episodes": self.num_episodes,
+            "training_seconds": self.seconds,
+            "training_cpu_seconds": self.cpu_seconds,
+            "task": self.env.task,
+            "config": self.config,
+            "sampling_state": generator_state(self.chance),
+            **self.further_state(),
+        }
+        keep = self.config["keep_checkpoints"]
+        return save_checkpoint(self.run_dir / "checkpoints", self.trainer, info, keep=keep)
+
+    def further_state(self) -> dict[str, Any]:
+        """What a subclass needs to go on, as JSON."""
+        return {}
+
+    def close(self) -> None:
+        """Free environments and files."""
+        self.env.close()
+        self.metrics.close()
+
+    def planning_agent(self, *, seed: int, exploration_std: float) -> PlanningAgent:
+        """The agent that plans in the model as it is, and as it becomes."""
+        return build_planning_agent(
+            self.trainer.model,
+            self.config["planner"],
+            discount=self.trainer.settings.discount,
+            seed=seed,
+            exploration_std=exploration_std,
+        )
+
+    def update(self) -> dict[str, str]:
+        """One update from the dataset; every hundredth is logged and returned to show."""
+        batch_size = self.config["training"]["batch_size"]
+        batch = self.dataset.sample(batch_size, self.trainer.settings.window, self.chance)
+        metrics = self.trainer.update(batch.to(self.device))
+        if self.trainer.num_updates % LOG_EVERY:
+            return {}
+        values = {name: float(value) for name, value in metrics.items()}
+        self.metrics.log(
+            self.progress, {f"train/{name}": value for name, value in values.items()} | self._cost()
+        )
+        return {"loss": f"{values['loss']:.3f}", "value": f"{values['value_loss']:.2f}"}
+
+    def normalize(self, episode: Episode) -> None:
+        """Take an episode into the statistics of observations."""
+        state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
+        self.trainer.model.encoder.normalizer.update(state)
+
+    def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
+        began = time.perf_counter()
+        returns = evaluation.returns(self.planning_agent(seed=0, exploration_std=0.0))
+        summary = mean_interval(returns)
+        self.metrics.log(
+            self.progress,
+            {
+                "eval/return": summary.mean,
+                "eval/return_low": summary.low,
+                "eval/return_high": summary.high,
+                "eval/seconds": time.perf_counter() - began,
+                **self._cost(),
+            },
+        )
+        minutes = self.seconds / 60
+        display.note(f"{self.progress:>8} {self.unit}  {minutes:5.1f} min  evaluation return {summary}")
+        return returns
+
+    def _cost(self) -> dict[str, float]:
+        return {
+            "train/num_updates": self.trainer.num_updates,
+            "train/seconds": self.seconds,
+            "train/cpu_seconds": self.cpu_seconds,
+        }
+
+
+def _check(config: dict[str, Any]) -> None:
+    counts = ["num_envs", "random_steps", "env_steps", "num_updates", "num_threads"]
+    counts += ["eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints"]
+    positive(config, *counts)
+    not_negative(config, "seed", "exploration_std")
+    positive(config["training"], "batch_size")
+    if not config["training"]["update_ratio"] > 0:
+        raise ConfigError(f"training.update_ratio={config['training']['update_ratio']}: must be above 0")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; device=cpu always works") from error
+    return device
+
+
+def _next_multiple(value: int, step: int) -> int:
+    return (value // step + 1) * step
