@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Decision:
         return {"plan_mean": self.mean, "plan_std": self.std}
 
 
+@runtime_checkable
 class Agent(Protocol):
     """Acts; `reset` tells it which environments start a new episode."""
 

@@ -1,0 +1,161 @@
+"""Overrides: what is understood, and one line for each way to get them wrong."""
+
+import shlex
+
+import pytest
+
+from worldmodel.apps.cli import VERBS, main
+from worldmodel.apps.config import closest, compose_config, config_groups, to_dict
+from worldmodel.errors import ConfigError
+
+
+def composed(name: str, *overrides: str) -> dict:
+    return to_dict(compose_config(name, overrides))
+
+
+def message(name: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose_config(name, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_overrides_change_what_they_name_and_nothing_else():
+    plain, changed = composed("train"), composed("train", "seed=7", "planner.horizon=9")
+    assert (plain["seed"], changed["seed"], changed["planner"]["horizon"]) == (0, 7, 9)
+    changed["seed"], changed["planner"]["horizon"] = 0, plain["planner"]["horizon"]
+    changed["run_dir"] = plain["run_dir"]
+    assert changed == plain
+
+
+def test_the_run_folder_is_named_after_task_and_seed():
+    assert composed("train", "task=walker-walk", "seed=3")["run_dir"] == "runs/walker-walk/seed-3"
+
+
+def test_numbers_with_underscores_and_exponents():
+    config = composed("train", "env_steps=20_000", "training.learning_rate=3e-4", "exploration_std=1")
+    assert config["env_steps"] == 20_000
+    assert config["training"]["learning_rate"] == 3e-4
+    assert config["exploration_std"] == 1
+
+
+def test_a_group_option_replaces_the_group():
+    assert composed("train", "planner=cem")["planner"]["name"] == "cem"
+    assert "temperature" not in composed("train", "planner=cem")["planner"]
+    assert composed("train", "model=small")["model"]["latent_dim"] == 128
+
+
+def test_control_plans_as_trained_unless_a_planner_is_given():
+    given = ["checkpoint=somewhere"]
+    assert composed("control", *given).get("planner") is None
+    assert composed("control", *given, "planner=cem", "planner.horizon=5")["planner"]["horizon"] == 5
+
+
+def test_an_experiment_sets_what_it_says_and_an_override_wins():
+    assert composed("train", "experiment=demo", "env_steps=77")["env_steps"] == 77
+
+
+def test_groups_and_their_options():
+    assert config_groups("train")["planner"] == ["cem", "mppi", "predictive_sampling"]
+    assert config_groups("control") == {"planner": ["cem", "mppi", "predictive_sampling"]}
+    assert set(config_groups("train")) == {"env", "data", "model", "planner", "training", "experiment"}
+    assert config_groups("demo") == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("env_step=5", ["'env_step'", "did you mean env_steps", "worldmodel train --help"]),
+        ("planner.horizn=5", ["'planner.horizn'", "did you mean planner.horizon"]),
+        ("horizon=5", ["'horizon'", "planner.horizon", "training.horizon"]),
+        ("learning_rate=1", ["'learning_rate'", "training.learning_rate"]),
+        ("zzzzz=5", ["there is no config key 'zzzzz'"]),
+        ("planner=mpi", ["there is no planner 'mpi' (did you mean mppi?)", "cem, mppi"]),
+        ("planner=null", ["there is no planner 'null'"]),
+        ("planner=[cem,mppi]", ["there is no planner"]),
+        ("model=", ["there is no model ''", "tiny"]),
+        ("env_steps=many", ["env_steps=many: must be a whole number, such as"]),
+        ("env_steps=1.5", ["must be a whole number"]),
+        ("seed=true", ["seed=True: must be a whole number"]),
+        ("resume=1", ["must be true or false"]),
+        ("exploration_std=wide", ["must be a number"]),
+        ("env.observe=state", ["must be a list", "['state']"]),
+        ("task=null", ["task=None: must be a word, such as cartpole-swingup"]),
+        ("run_dir=2024", ["must be a word", "'run_dir=\"2024\"'"]),
+        ("dataset=5", ["dataset=5: must be a word", "'dataset=\"5\"'"]),
+        ("dataset=[a,b]", ["must be a word"]),
+        ("seed", ["'seed' is no override: write key=value"]),
+        ("--seed=1", ["is no override: write key=value"]),
+        ("~seed", ["is no override: write key=value"]),
+        ("+foo=1", ["is no override: write key=value"]),
+        ("=5", ["is no override: write key=value"]),
+        ("seed=1,2", ["seed=1,2"]),
+        ("env.observe=[state", ["cannot read the override 'env.observe=[state'", "quote"]),
+        ("task=${nothing}", ["nothing"]),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(override, expected):
+    found = message("train", override)
+    for part in expected:
+        assert part in found
+
+
+def test_a_quoted_number_is_a_word():
+    assert composed("train", 'dataset="5"')["dataset"] == "5"
+
+
+def test_a_planner_key_without_its_planner():
+    assert "planner" in message("control", "checkpoint=x", "planner.num_candidates=5")
+
+
+def test_a_missing_value_is_named():
+    assert message("control").startswith("checkpoint= is missing")
+    assert message("collect", "task=reacher-easy").startswith("dataset= is missing")
+
+
+def test_closest_finds_the_key_behind_a_forgotten_group():
+    assert closest("batch_size", ["seed", "training.batch_size"]) == " (did you mean training.batch_size?)"
+    assert closest("zzz", ["seed"]) == ""
+
+
+@pytest.mark.parametrize(
+    "example", [example for verb in VERBS.values() for example in verb.examples], ids=lambda text: text[:40]
+)
+def test_every_example_of_the_help_composes(example):
+    program, *words = shlex.split(example)
+    assert program == "worldmodel"
+    name = "_".join(word for word in words if "=" not in word)
+    assert name.replace("_", " ") in VERBS
+    compose_config(name, [word for word in words if "=" in word])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_examples_groups_and_defaults(verb, capsys):
+    assert main([*verb.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    name = verb.replace(" ", "_")
+    assert VERBS[verb].summary in out
+    assert all(example in out for example in VERBS[verb].examples)
+    for group, options in config_groups(name).items():
+        assert f"{group:<12}{', '.join(options)}" in out
+    assert "Keys and their defaults:" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"], ["-h"]])
+def test_the_overview_lists_every_verb(arguments, capsys):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"  {verb}" in out
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("worldmodel 0.")
+
+
+def test_an_unknown_verb_shows_what_there_is(capsys):
+    assert main(["trian"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("worldmodel: there is no verb 'trian' (did you mean train?)\n")
+    assert VERBS["train"].summary in err

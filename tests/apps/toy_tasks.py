@@ -1,0 +1,136 @@
+"""Tiny Gymnasium tasks; `task=toy_tasks:Point-v0` registers them in any process that finds this file."""
+
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+POINT, COUNT, BROKEN, UNBOUNDED = (
+    f"toy_tasks:{name}-v0" for name in ("Point", "Count", "Broken", "Unbounded")
+)
+POINT_STEPS = 20
+# What `tiny()` adds to a command: a run of a few seconds.
+TINY = (
+    "env.action_repeat=1",
+    "model.latent_dim=16",
+    "model.hidden_dim=16",
+    "model.encoder_dim=16",
+    "model.num_bins=21",
+    "planner.num_candidates=16",
+    "planner.num_elites=4",
+    "planner.num_iterations=2",
+    "planner.num_proposals=2",
+)
+TINY_TRAINING = (
+    "env_steps=200",
+    "random_steps=40",
+    "training.batch_size=8",
+    "eval_every=100",
+    "eval_episodes=2",
+    "checkpoint_every=100",
+    *TINY,
+)
+
+
+class Point(gymnasium.Env):
+    """Push a point to the middle; out of [-2, 2] it is lost, and the episode terminates."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+    dt = 0.05
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.action_space = spaces.Box(-1.0, 1.0, (1,))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.state.copy(), {}
+
+    def step(self, action):
+        position, velocity = self.state
+        velocity = 0.9 * velocity + 0.3 * float(action[0])
+        self.state = np.array([position + 0.1 * velocity, velocity], np.float32)
+        is_lost = bool(abs(self.state[0]) > 2)
+        return self.state.copy(), 1.0 - abs(float(self.state[0])), is_lost, False, {}
+
+    def render(self):
+        image = np.full((60, 60, 3), 200, np.uint8)
+        column = int(np.clip(30 + 14 * self.state[0], 2, 57))
+        image[28:32, column - 2 : column + 3] = (220, 60, 40)
+        return image
+
+
+class Broken(Point):
+    """A point whose simulator returns NaN in the `first_nan`-th step after it was made."""
+
+    first_nan: ClassVar = 110
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.num_steps = 0
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        self.num_steps += 1
+        if self.num_steps == self.first_nan:
+            observation[0] = np.nan
+        return observation, *rest
+
+
+class Unbounded(Point):
+    """A point with actions that have no bounds."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.action_space = spaces.Box(-np.inf, np.inf, (1,))
+
+
+class Count(gymnasium.Env):
+    """Every number says where it comes from: the observation is (seed drawn, episode, step).
+
+    `ends[i]` lists, for the i-th environment made, the steps and the kind of end of its episodes in turn.
+    """
+
+    ends: ClassVar[list[list[tuple[int, str]]]] = []
+    num_made: ClassVar = 0
+
+    def __init__(self):
+        self.index = Count.num_made
+        Count.num_made += 1
+        self.action_space = spaces.Box(-1.0, 1.0, (1,))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (4,))
+        self.episode = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.episode = -1
+        self.episode, self.step_number = self.episode + 1, 0
+        self.draw = self.np_random.integers(1000)
+        return self._observation(), {}
+
+    def step(self, action):
+        self.step_number += 1
+        plan = self.ends[self.index]
+        steps, kind = plan[self.episode % len(plan)]
+        is_over = self.step_number == steps
+        reward = 1000 * self.index + 100 * self.episode + self.step_number + float(action[0])
+        return (
+            self._observation(),
+            reward,
+            is_over and kind == "terminated",
+            is_over and kind == "truncated",
+            {},
+        )
+
+    def _observation(self):
+        return np.array([self.index, self.episode, self.step_number, self.draw], np.float32)
+
+
+gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=POINT_STEPS)
+gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEPS)
+gymnasium.register("Unbounded-v0", entry_point=Unbounded, max_episode_steps=POINT_STEPS)
+gymnasium.register("Count-v0", entry_point=Count)
