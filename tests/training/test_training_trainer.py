@@ -103,6 +103,30 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(make_trainer):
     assert not same(first, other)
 
 
+def test_a_target_asks_the_value_as_many_steps_later_as_it_has_rewards(make_trainer, trained_looking):
+    trainer = make_trainer(horizon=2, num_td_steps=3)
+    trained_looking(trainer.model)
+    trained_looking(trainer.target_q)
+    batch = linear_dataset(num_episodes=1).gather(np.array([4]), 4)
+    chance = trainer.generator.get_state()
+    depends_on = {}
+    latents, targets = trainer._targets(batch)
+    for step in range(5):
+        state = batch.observation["state"].clone()
+        state[:, step] += 1
+        trainer.generator.set_state(chance)
+        moved = trainer._targets(dataclasses.replace(batch, observation={"state": state}))
+        depends_on[step] = (moved[0] != latents).any(-1)[0].tolist(), (moved[1] != targets)[0].tolist()
+    nothing = [False, False]
+    assert depends_on == {
+        0: (nothing, nothing),
+        1: ([True, False], nothing),
+        2: ([False, True], nothing),
+        3: (nothing, [True, False]),
+        4: (nothing, [False, True]),
+    }
+
+
 @pytest.mark.parametrize("rate", [0.05, 1.0])
 def test_the_target_moves_by_its_rate(make_trainer, rate):
     trainer = make_trainer(target_rate=rate)
