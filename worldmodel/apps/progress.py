@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -43,7 +42,7 @@ class ProgressDisplay:
         )
         self._task = self._progress.add_task(title, total=total, completed=done, numbers="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressDisplay":
         self._progress.start()
         return self
 

@@ -176,7 +176,7 @@ class Training(ABC):
         display.note(f"{self.progress:>8} {self.unit}  {minutes:5.1f} min  evaluation return {summary}")
         return returns
 
-    def _cost(self) -> dict[str, float]:
+    def _cost(self) -> dict[str, int | float]:
         return {
             "train/num_updates": self.trainer.num_updates,
             "train/seconds": self.seconds,

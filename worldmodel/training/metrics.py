@@ -31,7 +31,7 @@ class MetricLogger:
         except OSError as error:
             raise RunError(f"cannot write metrics to {directory}: {error}") from error
 
-    def log(self, env_steps: int, metrics: Mapping[str, float]) -> None:
+    def log(self, env_steps: int, metrics: Mapping[str, int | float]) -> None:
         """Record metrics at a number of env steps. Errors: `RunError` where the disk is full."""
         try:
             self._lines.write(json.dumps({"env_steps": env_steps, **metrics}) + "\n")
