@@ -221,11 +221,18 @@ def test_metrics_are_detached_scalars(make_trainer):
         ({"max_grad_norm": float("nan")}, "must be above 0"),
         ({"discount": 1.01}, "must be above 0 and at most 1"),
         ({"rho": 0.0}, "must be above 0 and at most 1"),
-        ({"horizon": 0}, "must be at least 1"),
-        ({"num_td_steps": 0}, "must be at least 1"),
+        ({"horizon": 0}, "must be a whole number of at least 1"),
+        ({"num_td_steps": 0}, "must be a whole number of at least 1"),
+        ({"value_coefficient": -0.1}, "must be finite and not negative"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(setting, rule):
     ((name, value),) = setting.items()
     with pytest.raises(ConfigError, match=rf"{name}={value}: {rule}"):
         TrainerSettings(**setting)
+
+
+def test_an_update_of_the_policy_reports_its_metrics_when_an_even_one_is_logged(make_trainer):
+    trainer = make_trainer(policy_every=2)
+    assert "policy_loss" not in trainer.update(linear_batch(3))
+    assert {"policy_loss", "q", "entropy"} <= trainer.update(linear_batch(3)).keys()

@@ -61,7 +61,7 @@ def continuation_errors(
 def policy_errors(
     q: Float[Tensor, "q batch horizon"],
     log_prob: Float[Tensor, "batch horizon"],
-    value_scale: float,
+    value_scale: float | Float[Tensor, ""],
     entropy_coefficient: float,
 ) -> Float[Tensor, "batch horizon"]:
     """Negative of the scaled value plus an entropy bonus (TD-MPC2, eq. 4)."""

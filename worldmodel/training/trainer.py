@@ -1,7 +1,8 @@
 """One optimizer step after another: batches in, a better world model out."""
 
 import copy
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -41,8 +42,12 @@ class TrainerSettings:
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"training {name}={getattr(self, name)}: must be above 0 and at most 1")
         for name in ("horizon", "num_td_steps", "policy_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training {name}={getattr(self, name)}: must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"training {name}={value}: must be a whole number of at least 1")
+        for name in (field.name for field in fields(self) if field.name.endswith("_coefficient")):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"training {name}={getattr(self, name)}: must be finite and not negative")
 
     @property
     def window(self) -> int:
@@ -60,7 +65,7 @@ class Trainer:
         self.model = model
         self.settings = settings
         self.num_updates = 0
-        self.value_scale = 1.0
+        self._value_scale = torch.ones((), device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
         policy = list(model.policy.parameters())
         encoder = list(model.encoder.parameters())
@@ -75,6 +80,15 @@ class Trainer:
         self.model_optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.policy_optimizer = torch.optim.Adam(policy, lr=settings.learning_rate, eps=1e-5, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def value_scale(self) -> float:
+        """Running 5-95 percentile range of Q, at least 1: the unit of values in the policy's loss."""
+        return float(self._value_scale)
+
+    @value_scale.setter
+    def value_scale(self, value: float) -> None:
+        self._value_scale.fill_(value)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model and one on the policy, from windows of `settings.window` steps.
@@ -121,7 +135,7 @@ class Trainer:
         metrics["loss"] = loss
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)
 
-        if self.num_updates % settings.policy_every == 0:
+        if (self.num_updates + 1) % settings.policy_every == 0:
             metrics |= self._update_policy(start.detach(), weights)
         self._update_target()
         self.num_updates += 1
@@ -151,8 +165,8 @@ class Trainer:
         with torch.no_grad():
             low, high = torch.quantile(q.mean(0)[:, 0], torch.tensor([0.05, 0.95], device=q.device))
             # Divides the value, so that the entropy bonus means the same for every task.
-            self.value_scale += 0.01 * (max(float(high - low), 1.0) - self.value_scale)
-        errors = losses.policy_errors(q, log_prob, self.value_scale, self.settings.entropy_coefficient)
+            self._value_scale.lerp_((high - low).clamp(min=1.0), 0.01)
+        errors = losses.policy_errors(q, log_prob, self._value_scale, self.settings.entropy_coefficient)
         loss = losses.weighted_mean(errors, weights)
         grad_norm = self._step(self.policy_optimizer, loss)
         model.q_heads.requires_grad_(True)
