@@ -36,7 +36,7 @@ def test_numbers_with_underscores_and_exponents():
     config = composed("train", "env_steps=20_000", "training.learning_rate=3e-4", "exploration_std=1")
     assert config["env_steps"] == 20_000
     assert config["training"]["learning_rate"] == 3e-4
-    assert config["exploration_std"] == 1
+    assert repr(config["exploration_std"]) == "1.0"  # a whole number where any number goes
 
 
 def test_a_group_option_replaces_the_group():
@@ -159,3 +159,10 @@ def test_an_unknown_verb_shows_what_there_is(capsys):
     err = capsys.readouterr().err
     assert err.startswith("worldmodel: there is no verb 'trian' (did you mean train?)\n")
     assert VERBS["train"].summary in err
+
+
+def test_an_experiment_changes_the_defaults_and_the_command_line_changes_the_experiment():
+    default = compose_config("train", []).env_steps
+    demo = compose_config("train", ["experiment=demo"]).env_steps
+    assert demo != default
+    assert compose_config("train", ["experiment=demo", "env_steps=7"]).env_steps == 7
