@@ -47,6 +47,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if value == "???":
             raise ConfigError(f"{key}= is missing: `worldmodel {name} --help` shows examples")
         _check_type(key, value, defaults[key])
+        if isinstance(defaults[key], float):
+            OmegaConf.update(config, key, float(value))  # 1 is a number too
     return config
 
 

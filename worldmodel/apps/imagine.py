@@ -74,7 +74,7 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def error_table(rows: list[dict[str, float]]) -> Table:
+def error_table(rows: list[dict[str, int | float]]) -> Table:
     """The k-step errors for the terminal."""
     table = Table(
         "steps", "reward error", "return error", "observation error", "if nothing moved", "latent error"

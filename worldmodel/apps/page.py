@@ -127,7 +127,7 @@ def _latency(latency: dict[str, Any]) -> str:
     )
 
 
-def _error_table(rows: list[dict[str, float]]) -> str:
+def _error_table(rows: list[dict[str, int | float]]) -> str:
     header = (
         "<tr><th>steps ahead</th><th>reward error</th><th>return error</th><th>observation error</th>"
         "<th>if nothing moved</th><th>latent error</th></tr>"

@@ -76,7 +76,7 @@ def learning_curves(
     return figure
 
 
-def imagined_and_real(result: OpenLoop, task: str, table: Sequence[dict[str, float]]) -> Figure:
+def imagined_and_real(result: OpenLoop, task: str, table: Sequence[dict[str, int | float]]) -> Figure:
     """One window in detail (rewards, read-out observations), and the errors over the horizon."""
     num_dimensions = min(result.observation.shape[2], MAX_DIMENSIONS)
     rows = 1 + (num_dimensions + 2) // 3

@@ -1,0 +1,289 @@
+"""control, imagine, collect and demo: what they write is right and readable."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import toy_tasks
+
+import envs
+from worldmodel.apps import control as control_module
+from worldmodel.apps import demo as demo_module
+from worldmodel.apps import load_agent
+from worldmodel.apps.cli import main
+from worldmodel.apps.config import compose_config
+from worldmodel.apps.statistics import latency, mean_interval
+from worldmodel.apps.trained import open_run
+from worldmodel.apps.video import ControlVideo
+from worldmodel.data import EpisodeDataset
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+README = Path(__file__).parents[2] / "README.md"
+
+
+def controlled(run_dir: Path, output: Path, *overrides: str) -> dict:
+    arguments = [f"checkpoint={run_dir}", f"output={output}", "episodes=3", "video=false", *overrides]
+    assert main(["control", *arguments]) == 0
+    return json.loads((output / "control.json").read_text())
+
+
+def test_control_writes_returns_latency_and_a_video(point_run, tmp_path, capsys):
+    result = controlled(point_run, tmp_path, "video=true")
+    assert len(result["returns"]) == 3
+    interval = mean_interval(result["returns"])
+    assert (result["return"]["mean"], result["return"]["low"]) == (interval.mean, interval.low)
+    out = capsys.readouterr().out
+    assert f"return   {interval}  (mean and 95 % interval of 3 episodes)" in out
+    assert str(tmp_path / "control.mp4") in out  # on one line, however long
+    assert (result["task"], result["agent"], result["planner"]["name"]) == (
+        toy_tasks.POINT,
+        "planner",
+        "mppi",
+    )
+    video = iio.imread(tmp_path / "control.mp4")
+    assert video.shape == (toy_tasks.POINT_STEPS, 480, 480, 3)
+    assert iio.immeta(tmp_path / "control.mp4")["fps"] == pytest.approx(1 / toy_tasks.Point.dt)
+
+
+def test_the_return_of_no_action_is_the_tasks_own(point_run, tmp_path, capsys):
+    """Without a push the point drifts: played again by hand, from the same starts."""
+    result = controlled(point_run, tmp_path, "agent=zero", "seed=100")
+    env = envs.make_vec(toy_tasks.POINT, num_envs=1, seed=100)
+    env.reset(seed=list(env.env_seeds))
+    expected = []
+    for _ in range(3):
+        env.reset()
+        expected.append(sum(float(env.step(np.zeros((1, 1)))[1][0]) for _ in range(toy_tasks.POINT_STEPS)))
+    env.close()
+    assert result["returns"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_seed_controls_the_same(point_run, tmp_path, capsys):
+    first = controlled(point_run, tmp_path / "1", "seed=5")
+    assert controlled(point_run, tmp_path / "2", "seed=5")["returns"] == first["returns"]
+    assert controlled(point_run, tmp_path / "3", "seed=6")["returns"] != first["returns"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "planner"),
+    [
+        (["agent=policy"], None),
+        (["agent=random"], None),
+        (["agent=colored"], None),
+        (["planner=cem", "planner.horizon=2"], "cem"),
+        (["planner=predictive_sampling", "planner.num_candidates=30"], "predictive_sampling"),
+    ],
+)
+def test_every_agent_controls(point_run, tmp_path, capsys, overrides, planner):
+    result = controlled(point_run, tmp_path, *overrides)
+    assert (result["planner"] or {}).get("name") == planner
+    assert np.isfinite(result["returns"]).all()
+    assert not (tmp_path / "control.mp4").exists()
+
+
+def test_decisions_are_measured_and_nothing_else(point_run, tmp_path, capsys, monkeypatch):
+    """A clock that each look moves on by one second more: decision i takes 2 i + 1 seconds."""
+
+    class Clock:
+        looks, now = 0, 0.0
+
+        def perf_counter(self) -> float:
+            self.looks += 1
+            self.now += self.looks
+            return self.now
+
+    monkeypatch.setattr(control_module, "time", Clock())
+    result = controlled(point_run, tmp_path, "agent=zero", "episodes=1")
+    seconds = [2.0 * (index + 1) for index in range(toy_tasks.POINT_STEPS)]
+    expected = latency(seconds, toy_tasks.Point.dt)
+    assert result["latency"]["p50_ms"] == expected.p50_ms == pytest.approx(21_000)
+    assert result["latency"]["p99_ms"] == expected.p99_ms
+    assert result["latency"]["max_ms"] == 40_000
+    assert result["latency"]["control_period_ms"] == pytest.approx(50)
+    assert result["latency"]["fraction_in_time"] == 0
+
+
+def test_a_video_skips_frames_of_a_fast_robot_and_keeps_its_speed(tmp_path):
+    video = ControlVideo("fast", 0.005)  # 200 decisions a second
+    wanted = 0
+    for step in range(200):
+        wanted += video.wants_frame
+        frame = np.full((64, 64, 3), step, np.uint8) if video.wants_frame else None
+        video.add(frame, float(step), 0.001)
+    video.write(tmp_path / "fast.mp4")
+    frames = iio.imread(tmp_path / "fast.mp4")
+    assert len(frames) == wanted == 50
+    assert iio.immeta(tmp_path / "fast.mp4")["fps"] == pytest.approx(50)  # one second, as it was
+
+
+def test_what_is_drawn_into_a_video_differs_by_latency_and_return(tmp_path):
+    def drawn(latency_s: float) -> np.ndarray:
+        video = ControlVideo("title", 0.02)
+        video.add(np.zeros((240, 240, 3), np.uint8), 1.0, latency_s)
+        video.write(tmp_path / "one.mp4")
+        return iio.imread(tmp_path / "one.mp4")[0].astype(int)
+
+    in_time, late = drawn(0.010), drawn(0.030)
+    colour = (in_time - late).sum((0, 1))
+    assert colour[0] < 0 < colour[1]  # green where it is in time, red where it is late
+
+
+def test_a_trained_run_is_opened_by_any_of_its_names(point_run):
+    newest = point_run / "checkpoints" / "step_000000200"
+    for path in (point_run, newest, str(point_run)):
+        run = open_run(path)
+        assert run.checkpoint.path == newest
+        assert run.directory == point_run
+        assert run.task == toy_tasks.POINT
+    older = open_run(point_run / "checkpoints" / "step_000000100")
+    assert older.directory == point_run
+    assert open_run(point_run, task="Point-v0").task == toy_tasks.POINT  # another spelling of it
+
+
+def test_imagine_writes_finite_errors_and_a_picture(point_run, tmp_path, capsys):
+    arguments = [f"checkpoint={point_run}", f"output={tmp_path}", "episodes=3", "horizon=10", "every=5"]
+    assert main(["imagine", *arguments]) == 0
+    result = json.loads((tmp_path / "imagine.json").read_text())
+    assert [row["steps"] for row in result["table"]] == [1, 2, 3, 5, 10]
+    assert all(np.isfinite(value) for row in result["table"] for value in row.values())
+    # Starts 0, 5 and 10 of three episodes of 20 steps.
+    assert result["num_windows"] == 9
+    assert result["readout_r2"] <= 1
+    picture = iio.imread(tmp_path / "imagine.png")
+    assert picture.shape[0] > 300
+    assert picture.std() > 1
+    assert str(tmp_path / "imagine.png") in capsys.readouterr().out
+
+
+def test_imagine_asks_for_a_shorter_horizon(point_run, tmp_path, refused):
+    line = refused("imagine", f"checkpoint={point_run}", f"output={tmp_path}", "episodes=1", "horizon=21")
+    assert "the longest has 20" in line
+
+
+def test_collecting_again_adds_new_episodes(tmp_path, capsys):
+    path = tmp_path / "data"
+    command = ["collect", f"task={toy_tasks.POINT}", "env.action_repeat=1", f"dataset={path}"]
+    command += ["episodes=3", "num_envs=2"]
+    assert main(command) == 0
+    first = [episode.observation["state"].tobytes() for episode in EpisodeDataset.open(path)]
+    assert len(first) == 3
+    assert main(command) == 0
+    both = [episode.observation["state"].tobytes() for episode in EpisodeDataset.open(path)]
+    assert both[:3] == first
+    assert len(both) == len(set(both)) == 6
+    # The same commands elsewhere give the same data.
+    other = [word.replace(str(path), str(tmp_path / "other")) for word in command]
+    assert main(other) == main(other) == 0
+    found = [episode.observation["state"].tobytes() for episode in EpisodeDataset.open(tmp_path / "other")]
+    assert found == both
+    episode = EpisodeDataset.open(path).episode(0)
+    assert episode.info == {"policy": "random", "seed": 0}
+    assert episode.total_reward == pytest.approx(
+        sum(1 - np.abs(episode.observation["state"][1:, 0])), rel=1e-4
+    )
+
+
+def test_collecting_with_the_planner(point_run, tmp_path, capsys):
+    path = tmp_path / "data"
+    command = ["collect", f"checkpoint={point_run}", "policy=planner", f"dataset={path}", "episodes=2"]
+    assert main([*command, "env.action_repeat=1"]) == 0
+    episodes = list(EpisodeDataset.open(path))
+    assert [episode.info["policy"] for episode in episodes] == ["planner"] * 2
+    assert all(np.array_equal(e.extra["plan_mean"], e.action) for e in episodes)
+    assert (
+        f"2 episodes with return {mean_interval([e.total_reward for e in episodes])}"
+        in capsys.readouterr().out
+    )
+
+
+def test_collecting_acts_as_the_model_was_trained(point_run, tmp_path, refused):
+    line = refused("collect", f"checkpoint={point_run}", "env.action_repeat=4", f"dataset={tmp_path / 'd'}")
+    assert "give env.action_repeat=1" in line
+
+
+def test_a_dataset_keeps_to_one_task(tmp_path, refused, capsys):
+    command = ["collect", f"dataset={tmp_path / 'd'}", "episodes=1", "env.action_repeat=1"]
+    assert main([*command, f"task={toy_tasks.POINT}"]) == 0
+    assert "Point-v0" in refused(*command, "task=toy_tasks:Broken-v0")
+    assert len(EpisodeDataset.open(tmp_path / "d")) == 1
+
+
+@pytest.fixture(scope="module")
+def demo_page(tmp_path_factory) -> Path:
+    """A demo of the point, end to end; only the numbers are smaller."""
+    run_dir = tmp_path_factory.mktemp("demo") / "run"
+    smaller = {"train": toy_tasks.TINY_TRAINING, "imagine": ("horizon=10", "episodes=2")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            demo_module,
+            "compose_config",
+            lambda name, overrides: compose_config(name, [*overrides, *smaller.get(name, ())]),
+        )
+        assert main(["demo", f"task={toy_tasks.POINT}", f"run_dir={run_dir}", "episodes=2"]) == 0
+        page = (run_dir / "index.html").read_bytes()
+        # Once more: it goes on where it was, which is at the end.
+        assert main(["demo", f"task={toy_tasks.POINT}", f"run_dir={run_dir}", "episodes=2"]) == 0
+    assert len((run_dir / "index.html").read_bytes()) > len(page) / 2
+    return run_dir / "index.html"
+
+
+def test_the_page_holds_everything_itself(demo_page):
+    page = demo_page.read_text()
+    sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]{0,30})""", page)
+    assert len(sources) == 3
+    assert [source.partition(";")[0] for source in sources] == [
+        "data:video/mp4",
+        "data:image/png",
+        "data:image/png",
+    ]
+    without_data = re.sub(r"data:[a-z0-9/]+;base64,[A-Za-z0-9+/=]+", "", page)
+    assert "http:" not in without_data
+    assert "https:" not in without_data
+    assert "url(" not in without_data
+    assert "file:" not in without_data
+
+
+def test_the_page_says_what_was_measured(demo_page):
+    page = demo_page.read_text()
+    for agent in ("control", "control-policy", "control-zero", "control-random"):
+        result = json.loads((demo_page.parent / agent / "control.json").read_text())
+        assert f"<td>{result['return']['mean']:.0f}</td>" in page
+    table = json.loads((demo_page.parent / "imagine" / "imagine.json").read_text())["table"]
+    assert all(f"<td>{row['reward_error']:.3f}</td>" in page for row in table)
+    assert "200</b>env steps" in page
+
+
+def test_every_command_on_the_page_can_be_typed(demo_page):
+    (listing,) = re.findall(r"<pre>(.*?)</pre>", demo_page.read_text(), re.S)
+    commands = [shlex.split(line) for line in listing.splitlines()]
+    assert [command[1] for command in commands] == ["train", *["control"] * 5, "imagine"]
+    for program, verb, *overrides in commands:
+        assert program == "worldmodel"
+        compose_config(verb, overrides)
+    outputs = [word for command in commands for word in command if word.startswith("output=")]
+    assert len(outputs) == len(set(outputs)) == 4
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+
+
+def test_the_readme_shows_python():
+    assert len(python_blocks()) >= 2
+
+
+@pytest.mark.parametrize("block", python_blocks(), ids=lambda block: block.splitlines()[0])
+def test_python_in_the_readme_runs(block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "runs/demo" in block:
+        tiny = [*toy_tasks.TINY, "random_steps=100", "training.batch_size=8", "eval_episodes=1"]
+        tiny += ["env.action_repeat=10", "env_steps=1000", "num_envs=1", "training.update_ratio=0.1"]
+        assert main(["train", "task=cartpole-swingup", "run_dir=runs/demo", *tiny]) == 0
+        assert load_agent("runs/demo").plan is None
+        capsys.readouterr()
+    exec(compile(block, "README.md", "exec"), {})
+    assert re.search(r"\d", capsys.readouterr().out)
