@@ -140,14 +140,14 @@ def test_a_damaged_checkpoint_is_not_trained_on(run_copy, refused):
 
 def test_nan_from_the_simulator_saves_first(tmp_path, refused):
     run_dir = tmp_path / "run"
-    tiny = [*toy_tasks.TINY_TRAINING, "env_steps=1000", "checkpoint_every=1000"]
+    tiny = [*toy_tasks.TINY_TRAINING, "env_steps=1000", "checkpoint_every=1000", "eval_every=1000"]
     line = refused("train", "task=toy_tasks:Broken-v0", f"run_dir={run_dir}", *tiny)
     assert "Broken-v0 diverged at agent step" in line
     assert "state are [nan]" in line
     assert f"worldmodel train run_dir={run_dir} resume=true" in line
     saved = load_checkpoint(run_dir)
     assert saved.info["env_steps"] == 2 * (toy_tasks.Broken.first_nan - 1)
-    assert saved.info["num_episodes"] == len(EpisodeDataset.open(run_dir / "dataset")) >= 10
+    assert saved.info["num_episodes"] == len(EpisodeDataset.open(run_dir / "dataset")) >= 4
     # And it does go on, until the simulator breaks again.
     refused("train", f"run_dir={run_dir}", "resume=true")
     assert load_checkpoint(run_dir).info["env_steps"] > saved.info["env_steps"]

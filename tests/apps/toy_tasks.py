@@ -26,6 +26,7 @@ TINY_TRAINING = (
     "env_steps=200",
     "random_steps=40",
     "training.batch_size=8",
+    "training.update_ratio=0.25",
     "eval_every=100",
     "eval_episodes=2",
     "checkpoint_every=100",
@@ -34,7 +35,7 @@ TINY_TRAINING = (
 
 
 class Point(gymnasium.Env):
-    """Push a point to the middle; out of [-2, 2] it is lost, and the episode terminates."""
+    """Push a point to the middle; an episode could terminate, but nobody gets that far."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
     dt = 0.05
@@ -53,7 +54,7 @@ class Point(gymnasium.Env):
         position, velocity = self.state
         velocity = 0.9 * velocity + 0.3 * float(action[0])
         self.state = np.array([position + 0.1 * velocity, velocity], np.float32)
-        is_lost = bool(abs(self.state[0]) > 2)
+        is_lost = bool(abs(self.state[0]) > 9)
         return self.state.copy(), 1.0 - abs(float(self.state[0])), is_lost, False, {}
 
     def render(self):
@@ -66,7 +67,7 @@ class Point(gymnasium.Env):
 class Broken(Point):
     """A point whose simulator returns NaN in the `first_nan`-th step after it was made."""
 
-    first_nan: ClassVar = 110
+    first_nan: ClassVar = 50
 
     def __init__(self, render_mode=None):
         super().__init__(render_mode)

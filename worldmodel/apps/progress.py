@@ -62,9 +62,8 @@ class ProgressDisplay:
         if not console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             eta = f"{(self._total - done) / rate:.0f} s" if rate > 0 else "?"
-            console.print(
-                f"{self._title}: {done}/{self._total} {self._unit}, ETA {eta}, {text}, {rate:.0f}/s"
-            )
+            parts = [f"{self._title}: {done}/{self._total} {self._unit}", f"ETA {eta}", text, f"{rate:.3g}/s"]
+            console.print(", ".join(part for part in parts if part))
 
     def note(self, line: str) -> None:
         """A line that stays, above the bar."""
