@@ -53,8 +53,9 @@ class CodedAgent:
 
 def collected(env, num_steps: int):
     agent = CodedAgent()
-    collector = Collector(env, {"policy": "coded"})
-    return agent, [(index, episode) for _ in range(num_steps) for index, episode in collector.step(agent)]
+    collector = Collector(env)
+    steps = [collector.step(agent, {"policy": "coded"}) for _ in range(num_steps)]
+    return agent, [ended for step in steps for ended in step]
 
 
 def check_episode(index: int, number: int, episode, first_step: int) -> None:

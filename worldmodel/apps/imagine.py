@@ -34,6 +34,8 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
     output = Path(config["output"]) if config["output"] else run.directory / "imagine"
     env = build_env(run.task, run.config["env"], num_envs=config["episodes"], seed=config["seed"])
     try:
+        if env.episode_length is not None and config["horizon"] > env.episode_length:
+            raise ConfigError(f"horizon={config['horizon']}: an episode has {env.episode_length} agent steps")
         agent = make_agent(
             config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
             planner_config=config.get("planner"),

@@ -16,14 +16,17 @@ class Collector:
     `env` has `AutoresetMode.DISABLED`, so that an episode's last observation is seen.
     """
 
-    def __init__(self, env: TaskVectorEnv, info: dict[str, Any], seeds: list[int] | None = None) -> None:
-        self._env, self._info = env, info
+    def __init__(self, env: TaskVectorEnv, seeds: list[int] | None = None) -> None:
+        self._env = env
         self._observation, _ = env.reset(seed=seeds)
         self._builders = [self._builder(index) for index in range(env.num_envs)]
         self._is_new: np.ndarray | None = None
 
-    def step(self, agent: Agent) -> list[tuple[int, Episode]]:
-        """One agent step in every environment; returns (environment, episode) for those that ended."""
+    def step(self, agent: Agent, info: dict[str, Any]) -> list[tuple[int, Episode]]:
+        """One agent step in every environment; returns (environment, episode) for those that ended.
+
+        `info` becomes that of the episodes.
+        """
         agent.reset(self._is_new)
         decision = agent.act(self._observation)
         observation, reward, terminated, truncated, _ = self._env.step(decision.action)
@@ -37,7 +40,7 @@ class Collector:
         self._observation, self._is_new = observation, terminated | truncated
         finished = np.flatnonzero(self._is_new).tolist()
         episodes = [
-            (index, self._builders[index].build(terminated[index], truncated[index], self._info))
+            (index, self._builders[index].build(terminated[index], truncated[index], info))
             for index in finished
         ]
         if finished:
@@ -67,10 +70,10 @@ def rollouts(
     """
     share, more = divmod(num_episodes, env.num_envs)
     left = [share + (index < more) for index in range(env.num_envs)]
-    collector = Collector(env, info or {}, seeds)
+    collector = Collector(env, seeds)
     agent.reset()
     while any(left):
-        for index, episode in collector.step(agent):
+        for index, episode in collector.step(agent, info or {}):
             if left[index]:
                 left[index] -= 1
                 yield episode

@@ -70,7 +70,8 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
     saved = read_config(directory)
     for key in given:
         value, old = _get(config, key), _get(saved, key)
-        if key not in CHANGEABLE and value != old:
+        # An experiment leaves no trace of its name in the configuration.
+        if key not in CHANGEABLE and (value != old or key == "experiment"):
             started = f"another {key}" if isinstance(old, dict) else f"{key}={old}"
             raise RunError(
                 f"{directory} was started with {started}; a resumed run keeps it. "

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import envs
 from worldmodel.apps.agent import Agent, RandomAgent
 from worldmodel.apps.rollout import Collector
@@ -30,7 +32,7 @@ class OnlineTraining(Training):
 
     def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         super().__init__(run_dir, config, checkpoint)
-        self.env_steps = 0
+        self.env_steps = 0  # taken, also those of episodes that an interruption cut off
         self._agent = self.planning_agent(seed=self.seed, exploration_std=config["exploration_std"])
         if checkpoint is not None:
             self.env_steps = checkpoint.info["env_steps"]
@@ -54,13 +56,16 @@ class OnlineTraining(Training):
     def advance(self) -> dict[str, str]:
         """One agent step in every environment, and the updates that are due after it."""
         if self._collector is None:
-            self._collector = Collector(self.env, {"policy": "planner"})
+            self._collector = Collector(self.env, self._start_seeds())
         repeat, random_steps = self.env.action_repeat, self.config["random_steps"]
         agent: Agent = self._agent
-        if self.env_steps < random_steps * repeat or not len(self.dataset):
+        is_random = self.env_steps < random_steps * repeat or not len(self.dataset)
+        if is_random:
             agent = RandomAgent(self.trainer.model.size.action_dim, self.chance)
+        self.env_steps += self.env.num_envs * repeat
         numbers: dict[str, str] = {}
-        for _, episode in self._collector.step(agent):
+        info = {"policy": "random" if is_random else "planner", "env_steps": self.env_steps}
+        for _, episode in self._collector.step(agent, info):
             self.dataset.append(episode)
             self.num_episodes += 1
             self.normalize(episode)
@@ -68,7 +73,6 @@ class OnlineTraining(Training):
             self.metrics.log(
                 self.env_steps, {"train/return": episode.total_reward, "train/length": episode.num_steps}
             )
-        self.env_steps += self.env.num_envs * repeat
         if self.env_steps >= random_steps * repeat and len(self.dataset):
             num_due = self.env_steps / repeat * self.config["training"]["update_ratio"]
             while self.trainer.num_updates < num_due:
@@ -85,8 +89,15 @@ class OnlineTraining(Training):
         for index in range(max(0, len(self.dataset) - num_new), len(self.dataset)):
             episode = self.dataset.episode(index)
             self.normalize(episode)
-            self.env_steps += episode.num_steps * self.env.action_repeat
+            self.env_steps = max(self.env_steps, int(episode.info["env_steps"] or 0))
         self.num_episodes += num_new
+
+    def _start_seeds(self) -> list[int] | None:
+        """A run that goes on must not meet the same starts again; a new one keeps its environments' own."""
+        if not self.num_episodes:
+            return None
+        sequence = np.random.SeedSequence([self.seed, self.num_episodes])
+        return [int(word) for word in sequence.generate_state(self.env.num_envs)]
 
 
 class OfflineTraining(Training):

@@ -45,9 +45,7 @@ class Training(ABC):
         self.num_episodes: int = info.get("num_episodes", 0)
         self.seconds: float = info.get("training_seconds", 0.0)
         self.cpu_seconds: float = info.get("training_cpu_seconds", 0.0)
-        # A resumed run must not meet the same starts again.
-        env_seed = self.seed + (0 if checkpoint is None else 7919 * (1 + self.num_episodes))
-        self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=env_seed)
+        self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=self.seed)
         self.trainer: Trainer
         if checkpoint is None:
             model = build_model(config["model"], self.env, seed=self.seed).to(self.device)

@@ -42,10 +42,6 @@ class ControlVideo:
         fps = 1 / self._period_s / self._every
         iio.imwrite(path, np.stack(self._frames), fps=fps, codec="libx264", macro_block_size=2)
 
-    def poster(self) -> np.ndarray:
-        """A picture from late in the episode (H, W, 3)."""
-        return self._frames[int(len(self._frames) * 0.8)]
-
     def _draw(self, frame: np.ndarray) -> np.ndarray:
         image = Image.fromarray(frame)
         width, height = image.size
