@@ -156,6 +156,8 @@ class SamplingPlanner(ABC):
         """
         began = perf_counter()
         proposals = self._check_inputs(start, proposals)
+        if self.execute == "best":  # what was executed is not the mean, and competes too
+            proposals = torch.cat([start.actions[:, None], proposals], dim=1)[:, : self.num_candidates - 1]
         batch_size, _, horizon, action_dim = proposals.shape
         # All noise first: how far the generator moves does not depend on the deadline, and nothing random
         # is left inside the loop.

@@ -19,3 +19,7 @@ class ConfigError(WorldModelError):
 
 class RunError(WorldModelError):
     """A run that cannot start or go on, such as a run folder that is in use."""
+
+
+class DivergenceError(WorldModelError):
+    """Training that led to numbers which are none."""

@@ -1,11 +1,8 @@
 """One trained run that many tests look at; nobody may change it."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import toy_tasks
@@ -45,24 +42,3 @@ def refused(capsys) -> Callable[..., str]:
         return printed
 
     return run
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def start(*arguments: str) -> subprocess.Popen:
-    """The command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "worldmodel", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen) -> Ended:
-    out, err = process.communicate(timeout=120)
-    return Ended(process.returncode, out, err)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_tasks
-from conftest import end, start
+from processes import end, start
 from safetensors.numpy import load_file
 
 from worldmodel.apps.cli import main
 from worldmodel.apps.train import make_training
 from worldmodel.data import EpisodeDataset
+from worldmodel.errors import DivergenceError
 from worldmodel.training import find_checkpoint, load_checkpoint, read_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -117,7 +118,7 @@ def test_episodes_after_the_last_checkpoint_are_counted_once(point_run, tmp_path
     try:
         assert training.num_episodes == len(dataset) == num_episodes + 6
         remembered = list(training.dataset)[-6:]
-        assert training.env_steps == 100 + sum(episode.num_steps for episode in remembered)
+        assert training.env_steps == remembered[-1].info["env_steps"] == 200
         if capacity > dataset.num_steps:
             assert float(training.trainer.model.encoder.normalizer.count) == num_observations
     finally:
@@ -222,6 +223,80 @@ def test_offline_needs_a_dataset_of_the_task(point_run, tmp_path, refused):
     assert not run_dir.exists()
 
 
+def test_offline_takes_task_and_action_repeat_from_the_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    collect = ["collect", "task=Pendulum-v1", "env.action_repeat=4", "episodes=2", "dataset=data"]
+    assert main(collect) == 0
+    tiny = [word for word in toy_tasks.TINY_TRAINING if not word.startswith("env.")]
+    assert main(["train", "dataset=data", "num_updates=4", "eval_every=4", *tiny]) == 0
+    config = json.loads(Path("runs/Pendulum-v1/offline-seed-0/config.json").read_text())
+    assert (config["task"], config["env"]["action_repeat"]) == ("Pendulum-v1", 4)
+
+
+def test_a_file_does_not_get_a_module_imported(point_run):
+    """A checkpoint that names `module:id` opens only if the user names it too."""
+    ended = end(start("control", f"checkpoint={point_run}", "video=false"))
+    assert ended.code == 2
+    assert ended.err.startswith("worldmodel: ")
+    assert f"give task={toy_tasks.POINT} to allow it" in ended.err
+    ended = end(start("train", f"run_dir={point_run}", "resume=true"))
+    assert ended.code == 2
+    assert f"give task={toy_tasks.POINT}" in ended.err
+
+
+def test_training_that_diverges_keeps_the_last_sound_checkpoint(tmp_path, refused):
+    run_dir = tmp_path / "run"
+    assert train(run_dir, "training.learning_rate=1e-3") == 0
+    sound = weights(run_dir)
+    path = run_dir / "config.json"
+    config = json.loads(path.read_text()) | {"resume": True, "env_steps": 400}
+    training = make_training(run_dir, config)
+    for group in training.trainer.model_optimizer.param_groups:
+        group["lr"] = 1e38
+    with pytest.raises(DivergenceError, match=r"diverged at update \d+: .*learning_rate"):
+        training.run()
+    assert_same(weights(run_dir), sound)
+    assert all(np.isfinite(value).all() for value in weights(run_dir).values())
+
+
+def test_a_run_in_use_is_refused(tmp_path, refused):
+    run_dir = tmp_path / "run"
+    assert train(run_dir) == 0
+    config = json.loads((run_dir / "config.json").read_text()) | {"resume": True}
+    training = make_training(run_dir, config)
+    try:
+        line = refused("train", f"run_dir={run_dir}", "resume=true", "env_steps=300")
+        assert "is in use by another process" in line
+    finally:
+        training.close()
+    assert main(["train", f"run_dir={run_dir}", "resume=true", "env_steps=300"]) == 0
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up(tmp_path):
+    run_dir = tmp_path / "run"
+    assert train(run_dir) == 0
+    config = json.loads((run_dir / "config.json").read_text()) | {"resume": True, "env_steps": 300}
+    training = make_training(run_dir, config)
+
+    def cut_off(*arguments):
+        raise KeyboardInterrupt
+
+    training._evaluate = cut_off
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    assert load_checkpoint(run_dir).info["env_steps"] == 300
+    assert main(["train", f"run_dir={run_dir}", "resume=true", "env_steps=300"]) == 0
+    assert [r["env_steps"] for r in read_metrics(run_dir) if "eval/return" in r] == [100, 200, 300]
+
+
+def test_a_capacity_below_an_episode_is_told_before_training(tmp_path, refused):
+    tiny = toy_tasks.TINY_TRAINING
+    run_dir = tmp_path / "run"
+    line = refused("train", f"task={toy_tasks.POINT}", f"run_dir={run_dir}", *tiny, "data.capacity=10")
+    assert "data.capacity=10: must hold an episode of 20 agent steps" in line
+    assert not run_dir.exists()
+
+
 def running(run_dir: Path):
     """Training in a process of its own that will not end by itself, once it has saved a checkpoint."""
     endless = [*toy_tasks.TINY_TRAINING, "env_steps=1_000_000"]
@@ -241,8 +316,10 @@ def test_an_interruption_saves_and_says_how_to_go_on(tmp_path, number, capsys):
     process.send_signal(number)
     ended = end(process)
     assert ended.code == 130, ended
-    command = f"worldmodel train run_dir={run_dir} resume=true"
-    assert ended.err.strip() == f"saved; go on with:  {command}"
+    # A task `module:id` is imported because the user says so, not because a file does.
+    command = f"worldmodel train run_dir={run_dir} resume=true task={toy_tasks.POINT}"
+    assert ended.err.split("\n\n")[-1].strip() == f"saved; go on with:  {command}"
+    assert "finishing the step, then saving" in ended.err
     saved = load_checkpoint(run_dir)
     dataset = EpisodeDataset.open(run_dir / "dataset")
     assert saved.info["num_episodes"] == len(dataset)

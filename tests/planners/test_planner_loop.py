@@ -1,6 +1,7 @@
 """What the one loop promises for every planner."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -284,3 +285,18 @@ def test_gradients_are_left_on(name):
 
     planner.plan(score, planner.initial_plan(1), generator=seeded())
     assert all(seen)
+
+
+def test_what_was_executed_competes_with_the_next_plan():
+    """With execute="best" it is not the mean; the plan it started from is a candidate all the same."""
+    planner = build("mppi", execute="best", num_iterations=1, num_candidates=8, num_elites=2)
+    start = planner.initial_plan(1)
+    optimum = torch.full_like(start.actions, 0.7)
+    start = replace(start, actions=optimum)
+
+    def score(candidates):
+        return -(candidates - optimum[:, None]).square().sum((2, 3))
+
+    plan = planner.plan(score, start, generator=seeded(0))
+    assert plan.best_return.item() == 0.0
+    assert torch.equal(plan.actions, optimum)

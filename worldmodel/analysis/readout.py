@@ -19,6 +19,14 @@ class Readout:
         """Read observations from latents."""
         return latent @ self.weight + self.bias
 
+    def score(
+        self, latent: Float[Tensor, "row latent"], observation: Float[Tensor, "row observation"]
+    ) -> float:
+        """R2 on other data: 1 is perfect, 0 no better than their mean."""
+        residual = (observation - self(latent)).double().square().sum()
+        spread = (observation - observation.mean(0)).double().square().sum()
+        return float(1 - residual / spread.clamp(min=1e-12))
+
 
 def fit_readout(
     latent: Float[Tensor, "row latent"], observation: Float[Tensor, "row observation"], *, ridge: float = 1e-4

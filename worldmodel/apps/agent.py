@@ -23,8 +23,9 @@ Observation = Mapping[str, np.ndarray]
 class Decision:
     """Actions (B, A) for a batch of environments, and what the agent meant by them.
 
-    `mean` and `std` (B, A) describe the distribution that the action came from, before exploration. They are
-    recorded with every step, so that a policy can later be trained towards the planner.
+    `mean` and `std` (B, A) describe the distribution that the agent would act from, before exploration: the
+    plan's Gaussian, or a std of 0 where it is sure. They are recorded with every step, so that a policy can
+    later be trained towards the planner.
     """
 
     action: np.ndarray
@@ -139,9 +140,9 @@ class PolicyAgent:
     @torch.inference_mode()
     def act(self, observation: Observation) -> Decision:
         """The policy's mean action."""
-        mean, log_std = self._model.policy(self._model.encode(to_tensors(observation, self._model)))
-        action = mean.tanh().cpu().numpy()
-        return Decision(action=action, mean=action, std=log_std.exp().cpu().numpy())
+        latent = self._model.encode(to_tensors(observation, self._model))
+        action = self._model.policy.best_action(latent).cpu().numpy()
+        return Decision(action=action, mean=action, std=np.zeros_like(action))
 
 
 class PlanningAgent:
@@ -204,7 +205,7 @@ class PlanningAgent:
             action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
         return Decision(
             action=action.clamp(-1, 1).cpu().numpy(),
-            mean=self.plan.actions[:, 0].cpu().numpy(),
+            mean=self.plan.mean[:, 0].cpu().numpy(),
             std=std.cpu().numpy(),
         )
 

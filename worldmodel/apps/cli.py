@@ -28,9 +28,11 @@ class Verb:
 
 
 def _train(config: dict[str, Any], given: set[str]) -> None:
-    from worldmodel.apps.run import check_new_run, going_on_with, opened_run, resumed_config
-    from worldmodel.apps.train import make_training
+    from worldmodel.apps.run import check_new_run, going_on_with, opened_run, resume_command, resumed_config
+    from worldmodel.apps.train import make_training, with_dataset_facts
 
+    if config["dataset"] is not None and not config["resume"]:
+        config = with_dataset_facts(config, given)
     run_dir = Path(config["run_dir"])
     if config["resume"]:
         config = resumed_config(run_dir, config, given)
@@ -38,7 +40,7 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
         check_new_run(run_dir)
     with opened_run(run_dir, config):
         training = make_training(run_dir, config)
-    with going_on_with(f"worldmodel train run_dir={run_dir} resume=true"):
+    with going_on_with(resume_command(run_dir, config)):
         training.run()
     print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")
 
@@ -86,7 +88,7 @@ VERBS = {
             "worldmodel train task=cartpole-swingup",
             "worldmodel train task=HalfCheetah-v5 env.action_repeat=1 model=small env_steps=200_000",
             "worldmodel train run_dir=runs/cartpole-swingup/seed-0 resume=true env_steps=200_000",
-            "worldmodel train task=reacher-easy dataset=data/reacher num_updates=20_000",
+            "worldmodel train dataset=data/reacher num_updates=20_000",
         ),
         run=_train,
     ),

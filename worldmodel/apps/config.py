@@ -29,7 +29,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
 
     Errors: `ConfigError` naming the override, the rule and the closest match.
     """
-    groups = config_groups(name)
+    groups, verb = config_groups(name), name.replace("_", " ")
     for override in overrides:
         _check_override(override, groups)
     chosen = [override for override in overrides if _key(override) in groups]
@@ -40,12 +40,12 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             known = [*defaults, *groups]
             raise ConfigError(
                 f"there is no config key {key!r} (from {override!r}){closest(key, known)}. "
-                f"`worldmodel {name} --help` lists them all"
+                f"`worldmodel {verb} --help` lists them all"
             )
     config = _compose(name, overrides)
     for key, value in _flat(config).items():
         if value == "???":
-            raise ConfigError(f"{key}= is missing: `worldmodel {name} --help` shows examples")
+            raise ConfigError(f"{key}= is missing: `worldmodel {verb} --help` shows examples")
         _check_type(key, value, defaults[key])
         if isinstance(defaults[key], float):
             OmegaConf.update(config, key, float(value))  # 1 is a number too
@@ -76,6 +76,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def quoted(key: str, value: Any) -> str:
+    """An override whose value is taken as it is, whatever characters a path may have."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def closest(name: str, known: Sequence[str]) -> str:

@@ -1,32 +1,46 @@
 """Stopping politely."""
 
 import signal
+import sys
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 
 class Interruption:
-    """Holds back Ctrl-C and SIGTERM while a step is under way; a second one does not wait.
+    """Holds back Ctrl-C and SIGTERM, so that nothing is left half done.
 
-    Inside the `with` block, call `raise_if_requested` between steps: nothing is then left half done.
+    Inside `held_back`, a signal is noted; it becomes a `KeyboardInterrupt` where the code says so: at
+    `raise_if_requested` between two steps, or anywhere inside `allowed`.
     """
 
     def __init__(self) -> None:
-        self._is_requested = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._is_requested = self._is_allowed = False
 
-    def __enter__(self) -> "Interruption":
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Note signals; the handlers from before return at the end."""
+        before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
-        return self
+                before[number] = signal.signal(number, self._request)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Around work that may stop anywhere."""
+        self.raise_if_requested()
+        self._is_allowed = True
+        try:
+            yield
+        finally:
+            self._is_allowed = False
 
     def raise_if_requested(self) -> None:
         """Raise the `KeyboardInterrupt` that was held back, if there was one."""
@@ -34,6 +48,9 @@ class Interruption:
             raise KeyboardInterrupt
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self._is_requested:
-            raise KeyboardInterrupt
+        if not self._is_requested:
+            print("\nstopping: finishing the step, then saving ...", file=sys.stderr)
         self._is_requested = True
+        if self._is_allowed:
+            self._is_allowed = False  # what follows is saving
+            raise KeyboardInterrupt

@@ -53,7 +53,7 @@ def write_page(
         "</div>",
         "<h2>Closed-loop control</h2>",
         "<video controls autoplay loop muted playsinline "
-        f"src='{_data_uri(run_dir / 'control' / 'control.mp4')}'></video>",
+        f"src='{_data_uri(run_dir / 'control-planner' / 'control.mp4')}'></video>",
         _comparison(controls),
         _latency(latency),
         "<h2>Learning curve</h2>",

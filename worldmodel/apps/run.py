@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from envs import EnvError
+from planners import PlannerError
 from worldmodel.errors import RunError
 from worldmodel.files import write_json
 
@@ -58,7 +62,7 @@ def going_on_with(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\nsaved; go on with:  {command}", file=sys.stderr)
         raise
-    except EnvError as error:
+    except (EnvError, PlannerError) as error:
         raise RunError(f"{error}. What was done so far is saved; go on with: {command}") from error
 
 
@@ -68,6 +72,10 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
     Errors: `RunError` where there is no run, or a given key would make it another run.
     """
     saved = read_config(directory)
+    if would_import(saved.get("task", "")) and "task" not in given:
+        raise RunError(
+            f"{directory} trains {saved['task']}, whose module is imported: give task={saved['task']}"
+        )
     for key in given:
         value, old = _get(config, key), _get(saved, key)
         # An experiment leaves no trace of its name in the configuration.
@@ -92,6 +100,28 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RunError(f"cannot read {path}: expected a JSON object")
     return config
+
+
+def would_import(task: str) -> bool:
+    """Whether a task `module:id` would import its module: the user's to say, not a file's."""
+    module, colon, _ = task.partition(":")
+    return bool(colon) and module not in sys.modules
+
+
+def resume_command(directory: Path, config: dict[str, Any]) -> str:
+    """The command line that goes on with a run."""
+    words = ["worldmodel", "train", f"run_dir={directory}", "resume=true"]
+    return shlex.join(words + ([f"task={config['task']}"] if ":" in config["task"] else []))
+
+
+def lock_run(directory: Path) -> FileLock:
+    """Hold a run folder until `release()` or the process ends. Errors: `RunError` where another holds it."""
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"run_dir={directory} is in use by another process; choose another run_dir=") from None
+    return lock
 
 
 def default_num_threads(num_threads: int) -> int:

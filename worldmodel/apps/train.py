@@ -1,5 +1,6 @@
 """Training: online (act, record, update, evaluate, repeat) or offline (from a dataset)."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from worldmodel.apps.agent import Agent, RandomAgent
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.training_loop import Training
 from worldmodel.data import EpisodeDataset
+from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
 from worldmodel.training import Checkpoint, load_checkpoint
 
@@ -23,6 +25,9 @@ def make_training(run_dir: Path, config: dict[str, Any]) -> Training:
     checkpoint = load_checkpoint(run_dir) if config["resume"] and has_checkpoint else None
     kind = OnlineTraining if config["dataset"] is None else OfflineTraining
     return kind(run_dir, config, checkpoint)
+
+
+MAX_UPDATES_AT_ONCE = 50  # an interruption waits for them
 
 
 class OnlineTraining(Training):
@@ -39,6 +44,14 @@ class OnlineTraining(Training):
             self._agent.restore(checkpoint.info["agent_state"])
         info = {"task": self.env.task, "action_repeat": self.env.action_repeat}
         capacity = config["data"]["capacity"]
+        if self.env.episode_length is None and not self.env.can_terminate:
+            raise ConfigError(
+                f"task={config['task']} never ends an episode: give its environment a time limit"
+            )
+        if self.env.episode_length is not None and self.env.episode_length > capacity:
+            raise ConfigError(
+                f"data.capacity={capacity}: must hold an episode of {self.env.episode_length} agent steps"
+            )
         self.dataset = EpisodeDataset(run_dir / "dataset", mode="a", capacity=capacity, info=info)
         self._take_up_new_episodes()
         self._collector: Collector | None = None
@@ -54,16 +67,19 @@ class OnlineTraining(Training):
         return self.config["env_steps"]
 
     def advance(self) -> dict[str, str]:
-        """One agent step in every environment, and the updates that are due after it."""
+        """Some of the updates that are due, or else one agent step in every environment."""
+        if num_due := self._num_due_updates():
+            numbers: dict[str, str] = {}
+            for _ in range(min(num_due, MAX_UPDATES_AT_ONCE)):
+                numbers |= self.update()
+            return numbers
         if self._collector is None:
             self._collector = Collector(self.env, self._start_seeds())
-        repeat, random_steps = self.env.action_repeat, self.config["random_steps"]
         agent: Agent = self._agent
-        is_random = self.env_steps < random_steps * repeat or not len(self.dataset)
-        if is_random:
+        if is_random := not self._is_model_trusted:
             agent = RandomAgent(self.trainer.model.size.action_dim, self.chance)
-        self.env_steps += self.env.num_envs * repeat
-        numbers: dict[str, str] = {}
+        self.env_steps += self.env.num_envs * self.env.action_repeat
+        numbers = {}
         info = {"policy": "random" if is_random else "planner", "env_steps": self.env_steps}
         for _, episode in self._collector.step(agent, info):
             self.dataset.append(episode)
@@ -73,11 +89,21 @@ class OnlineTraining(Training):
             self.metrics.log(
                 self.env_steps, {"train/return": episode.total_reward, "train/length": episode.num_steps}
             )
-        if self.env_steps >= random_steps * repeat and len(self.dataset):
-            num_due = self.env_steps / repeat * self.config["training"]["update_ratio"]
-            while self.trainer.num_updates < num_due:
-                numbers |= self.update()
         return numbers
+
+    @property
+    def _is_model_trusted(self) -> bool:
+        """Whether the first random steps are over, and there is something to learn from."""
+        return (
+            self.env_steps >= self.config["random_steps"] * self.env.action_repeat and len(self.dataset) > 0
+        )
+
+    def _num_due_updates(self) -> int:
+        if not self._is_model_trusted:
+            return 0
+        agent_steps = self.env_steps / self.env.action_repeat
+        due = math.ceil(agent_steps * self.config["training"]["update_ratio"])
+        return max(0, due - self.trainer.num_updates)
 
     def further_state(self) -> dict[str, Any]:
         """The agent's chance."""
@@ -128,11 +154,29 @@ class OfflineTraining(Training):
         return self.update()
 
 
+def with_dataset_facts(config: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """`config` with the task and action repeat that its dataset was recorded with, where none are `given`."""
+    info = EpisodeStore(Path(config["dataset"])).info
+    facts = dict(config)
+    if "task" not in given and "task" in info:
+        facts["task"] = info["task"]
+    if "env.action_repeat" not in given and "action_repeat" in info:
+        facts["env"] = config["env"] | {"action_repeat": info["action_repeat"]}
+    if "run_dir" not in given:
+        facts["run_dir"] = f"runs/{facts['task']}/offline-seed-{config['seed']}"
+    return facts
+
+
 def check_dataset(dataset: EpisodeDataset, env: envs.TaskVectorEnv, path: str) -> None:
     """A dataset must be of the task that is trained. Errors: `ConfigError`."""
     if not len(dataset):
         raise ConfigError(
             f"dataset={path} holds no episode; record some with `worldmodel collect dataset={path}`"
+        )
+    if "observation.state" not in dataset.columns:
+        raise ConfigError(
+            f"dataset={path} has no observation `state`, which the world model learns from: record it with "
+            "env.observe=[state] or [state,pixels]"
         )
     for key, value in (("task", env.task), ("action_repeat", env.action_repeat)):
         recorded = dataset.info.get(key, value)

@@ -10,6 +10,7 @@ import envs
 from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
 from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.config import closest
+from worldmodel.apps.run import would_import
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.model import WorldModel
 from worldmodel.training import Checkpoint, load_checkpoint
@@ -50,6 +51,12 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
     """
     checkpoint = load_checkpoint(path)
     trained_on = checkpoint.info["task"]
+    typed = checkpoint.info["config"]["task"]
+    if would_import(typed) and task != typed:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained on {typed}, whose module is imported; "
+            f"give task={typed} to allow it"
+        )
     if task is not None and envs.canonical_task(task) != trained_on:
         raise CheckpointError(
             f"task={task}, but {checkpoint.path} was trained on {trained_on}: leave out task=, or give a "
@@ -63,9 +70,12 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
     )
 
 
-def load_agent(path: str | Path, *, seed: int = 0) -> PlanningAgent:
-    """The planning agent of a run folder, ready to act: `load_agent("runs/demo").act(observation).action`."""
-    return open_run(path).planning_agent(seed=seed)
+def load_agent(path: str | Path, *, task: str | None = None, seed: int = 0) -> PlanningAgent:
+    """The planning agent of a run folder, ready to act: `load_agent("runs/demo").act(observation).action`.
+
+    Errors: as `open_run`.
+    """
+    return open_run(path, task=task).planning_agent(seed=seed)
 
 
 def make_agent(
@@ -85,9 +95,9 @@ def make_agent(
     if name == "colored":
         return ColoredNoiseAgent(action_dim, chance)
     if name in AGENTS and run is None:
-        raise ConfigError(f"policy={name} needs a trained model: give checkpoint=RUN_DIR")
+        raise ConfigError(f"the agent {name!r} needs a trained model: give checkpoint=RUN_DIR")
     if name == "policy" and run is not None:
         return PolicyAgent(run.model)
     if name == "planner" and run is not None:
         return run.planning_agent(planner_config, seed=seed)
-    raise ConfigError(f"there is no policy {name!r}{closest(name, AGENTS)}. Known: {', '.join(AGENTS)}")
+    raise ConfigError(f"there is no agent {name!r}{closest(name, AGENTS)}. Known: {', '.join(AGENTS)}")

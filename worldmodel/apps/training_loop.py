@@ -9,17 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from planners import PlannerError
 from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.build import build_env, build_model, build_planning_agent, build_trainer
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.progress import ProgressDisplay
-from worldmodel.apps.run import default_num_threads
+from worldmodel.apps.run import default_num_threads, lock_run
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.data import Episode, EpisodeDataset
-from worldmodel.errors import ConfigError
-from worldmodel.training import Checkpoint, MetricLogger, Trainer, save_checkpoint
+from worldmodel.errors import ConfigError, DivergenceError
+from worldmodel.training import Checkpoint, MetricLogger, Trainer, diverged, save_checkpoint
 from worldmodel.training.checkpoint import generator_state, restored_generator
 
 LOG_EVERY = 100  # updates
@@ -39,10 +40,12 @@ class Training(ABC):
         _check(config)
         torch.set_num_threads(default_num_threads(config["num_threads"]))
         self.run_dir, self.config = run_dir, config
+        self._lock = lock_run(run_dir)
         self.seed: int = config["seed"]
         self.device = _device(config["device"])
         info: Mapping[str, Any] = {} if checkpoint is None else checkpoint.info
         self.num_episodes: int = info.get("num_episodes", 0)
+        self.evaluated_at: int = info.get("evaluated_at", 0)  # of `progress`
         self.seconds: float = info.get("training_seconds", 0.0)
         self.cpu_seconds: float = info.get("training_cpu_seconds", 0.0)
         self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=self.seed)
@@ -72,36 +75,48 @@ class Training(ABC):
         """Go on by one step; returns numbers to show."""
 
     def run(self) -> list[float]:
-        """Train until the target; returns of the last evaluation. Saves a checkpoint whatever happens."""
+        """Train until the target; returns of the last evaluation. Saves a checkpoint whatever ends it.
+
+        Errors: `DivergenceError` where training made no sense any more; the last checkpoint then stays.
+        """
         config = self.config
         num_episodes = config["eval_episodes"]
         evaluation = Evaluation(config["task"], config["env"], num_episodes=num_episodes, seed=self.seed)
+        interruption, is_sound = Interruption(), True
         returns: list[float] = []
-        due_evaluation = _next_multiple(self.progress, config["eval_every"])
         due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
-        try:
-            with (
-                Interruption() as interruption,
-                ProgressDisplay(config["task"], self.target, self.unit, done=self.progress) as display,
-            ):
-                while self.progress < self.target:
-                    interruption.raise_if_requested()
-                    began, cpu_began = time.perf_counter(), time.process_time()
-                    numbers = self.advance()
-                    self.seconds += time.perf_counter() - began
-                    self.cpu_seconds += time.process_time() - cpu_began
-                    if numbers or self.trainer.num_updates % 50 == 0:
-                        display.update(self.progress, numbers)
-                    if self.progress >= due_evaluation or self.progress >= self.target:
-                        due_evaluation = _next_multiple(self.progress, config["eval_every"])
-                        returns = self._evaluate(evaluation, display)
-                    if self.progress >= due_checkpoint:
-                        due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
-                        self.save()
-        finally:
-            self.save()
-            evaluation.close()
-            self.close()
+        with interruption.held_back():
+            try:
+                with ProgressDisplay(config["task"], self.target, self.unit, done=self.progress) as display:
+                    while True:
+                        is_over = self.progress >= self.target
+                        due_evaluation = _next_multiple(self.evaluated_at, config["eval_every"])
+                        if self.progress >= due_evaluation or (is_over and self.evaluated_at < self.progress):
+                            with interruption.allowed():
+                                returns = self._evaluate(evaluation, display)
+                        if self.progress >= due_checkpoint:
+                            due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
+                            self.save()
+                        if is_over:
+                            break
+                        interruption.raise_if_requested()
+                        began, cpu_began = time.perf_counter(), time.process_time()
+                        numbers = self.advance()
+                        self.seconds += time.perf_counter() - began
+                        self.cpu_seconds += time.process_time() - cpu_began
+                        if numbers or self.trainer.num_updates % 50 == 0:
+                            display.update(self.progress, numbers)
+            except DivergenceError:
+                is_sound = False
+                raise
+            except PlannerError as error:  # the model imagines nothing but NaN
+                is_sound = False
+                raise diverged(self.trainer, str(error)) from error
+            finally:
+                if is_sound:
+                    self.save()
+                evaluation.close()
+                self.close()
         return returns
 
     def save(self) -> Path:
@@ -109,6 +124,7 @@ class Training(ABC):
         info = {
             "env_steps": self.progress,
             "num_episodes": self.num_episodes,
+            "evaluated_at": self.evaluated_at,
             "training_seconds": self.seconds,
             "training_cpu_seconds": self.cpu_seconds,
             "task": self.env.task,
@@ -124,9 +140,10 @@ class Training(ABC):
         return {}
 
     def close(self) -> None:
-        """Free environments and files."""
+        """Free environments, files and the run folder."""
         self.env.close()
         self.metrics.close()
+        self._lock.release()
 
     def planning_agent(self, *, seed: int, exploration_std: float) -> PlanningAgent:
         """The agent that plans in the model as it is, and as it becomes."""
@@ -159,6 +176,7 @@ class Training(ABC):
     def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
         began = time.perf_counter()
         returns = evaluation.returns(self.planning_agent(seed=0, exploration_std=0.0))
+        self.evaluated_at = self.progress
         summary = mean_interval(returns)
         self.metrics.log(
             self.progress,

@@ -32,7 +32,8 @@ class DiscreteRegression(nn.Module):
 
     def two_hot(self, scalar: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bin"]:
         """Spread each scalar on its two nearest bins."""
-        position = (symlog(scalar).clamp(self.low, self.high) - self.low) / self.width
+        # NaN makes no index; the loss that follows is NaN all the same, and the trainer stops at it.
+        position = (symlog(scalar).nan_to_num().clamp(self.low, self.high) - self.low) / self.width
         below = position.floor().clamp(0, self.num_bins - 2)
         upper_weight = (position - below).unsqueeze(-1)
         index = below.long().unsqueeze(-1)

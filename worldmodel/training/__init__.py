@@ -2,13 +2,14 @@
 
 from worldmodel.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from worldmodel.training.metrics import MetricLogger, read_metrics
-from worldmodel.training.trainer import Trainer, TrainerSettings
+from worldmodel.training.trainer import Trainer, TrainerSettings, diverged
 
 __all__ = [
     "Checkpoint",
     "MetricLogger",
     "Trainer",
     "TrainerSettings",
+    "diverged",
     "find_checkpoint",
     "load_checkpoint",
     "read_metrics",

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.data import Batch
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, DivergenceError
 from worldmodel.model import WorldModel
 from worldmodel.training import losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """What people tune. Defaults that differ from TD-MPC2 are explained in docs/results/learning-log.md."""
+    """What people tune. The defaults are TD-MPC2's; what we train with stands in `configs/training`."""
 
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 1e-4
@@ -178,11 +178,13 @@ class Trainer:
         }
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
-        """Backward, clip, step; returns the gradient norm before clipping."""
+        """Backward, clip, step; returns the gradient norm before clipping. Errors: `DivergenceError`."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        if not norm.isfinite():  # before it reaches the weights
+            raise diverged(self, "the gradient is not finite")
         optimizer.step()
         return norm
 
@@ -195,3 +197,11 @@ class Trainer:
     def _noise(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Standard normal noise, drawn on the CPU so that every device sees the same."""
         return torch.randn(shape, generator=self.generator).to(like)
+
+
+def diverged(trainer: Trainer, sign: str) -> DivergenceError:
+    """The error for training that made no sense any more, by this sign of it."""
+    return DivergenceError(
+        f"training diverged at update {trainer.num_updates}: {sign}. Lower training.learning_rate="
+        f"{trainer.settings.learning_rate}; the last checkpoint is still sound"
+    )
