@@ -52,7 +52,7 @@ def run_copy(point_run, tmp_path) -> Path:
         (["training.batch_size=0"], ["batch_size=0"]),
         (["training.update_ratio=0"], ["update_ratio=0", "above 0"]),
         (["model.latent_dim=10"], ["latent_dim=10", "multiple of group_dim=8"]),
-        (["data.capacity=0"], ["capacity is 0"]),
+        (["data.capacity=0"], ["data.capacity=0: must hold an episode"]),
         (["env.action_repeat=0"], ["action_repeat=0"]),
         (["env.observe=[smell]"], ["smell", "state"]),
         (["env.observe=[pixels]"], ["env.observe=[state,pixels]"]),
@@ -76,7 +76,7 @@ def test_a_run_that_cannot_start_leaves_nothing(tmp_path, refused, overrides, ex
     [
         (["episodes=0"], "episodes=0: must be at least 1"),
         (["seed=-1"], "seed=-1"),
-        (["agent=planer"], "no policy 'planer' (did you mean planner"),
+        (["agent=planer"], "no agent 'planer' (did you mean planner"),
         (["planner=mpi"], "no planner 'mpi'"),
         (["planner=cem", "planner.num_elites=1000"], "num_elites is 1000"),
         (["task=reacher-easy"], "was trained on Point-v0"),
@@ -203,7 +203,7 @@ def test_an_output_that_cannot_be_written(point_run, tmp_path, refused, verb):
     [
         (["task=reacher-esay"], "did you mean reacher-easy"),
         (["policy=random"], "task= is missing"),
-        ([f"task={toy_tasks.POINT}", "policy=pink"], "no policy 'pink'"),
+        ([f"task={toy_tasks.POINT}", "policy=pink"], "no agent 'pink'"),
         ([f"task={toy_tasks.POINT}", "policy=planner"], "give checkpoint=RUN_DIR"),
         ([f"task={toy_tasks.POINT}", "episodes=0"], "episodes=0"),
         ([f"task={toy_tasks.POINT}", "num_envs=0"], "num_envs=0"),

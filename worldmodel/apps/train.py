@@ -78,10 +78,12 @@ class OnlineTraining(Training):
         agent: Agent = self._agent
         if is_random := not self._is_model_trusted:
             agent = RandomAgent(self.trainer.model.size.action_dim, self.chance)
-        self.env_steps += self.env.num_envs * self.env.action_repeat
+        env_steps = self.env_steps + self.env.num_envs * self.env.action_repeat
         numbers = {}
-        info = {"policy": "random" if is_random else "planner", "env_steps": self.env_steps}
-        for _, episode in self._collector.step(agent, info):
+        info = {"policy": "random" if is_random else "planner", "env_steps": env_steps}
+        ended = self._collector.step(agent, info)
+        self.env_steps = env_steps
+        for _, episode in ended:
             self.dataset.append(episode)
             self.num_episodes += 1
             self.normalize(episode)

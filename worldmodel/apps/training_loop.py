@@ -113,10 +113,12 @@ class Training(ABC):
                 is_sound = False
                 raise diverged(self.trainer, str(error)) from error
             finally:
-                if is_sound:
-                    self.save()
-                evaluation.close()
-                self.close()
+                try:
+                    if is_sound:
+                        self.save()
+                finally:
+                    evaluation.close()
+                    self.close()
         return returns
 
     def save(self) -> Path:
