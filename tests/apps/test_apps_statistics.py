@@ -2,6 +2,7 @@
 
 import pytest
 
+from worldmodel.apps import plots
 from worldmodel.apps.statistics import latency, mean_interval
 
 
@@ -20,8 +21,22 @@ def test_ten_values():
 
 def test_one_value_has_no_interval():
     result = mean_interval([5.0])
-    assert (result.mean, result.low, result.high, result.count) == (5.0, 5.0, 5.0, 1)
+    assert not result.has_interval
     assert str(result) == "5"
+    assert result.to_json() == {"mean": 5.0, "low": None, "high": None, "count": 1}
+
+
+def test_an_interval_is_written_where_there_is_one():
+    result = mean_interval([0.0, 1.0] * 5)
+    assert result.has_interval
+    assert result.to_json() == {"mean": 0.5, "low": result.low, "high": result.high, "count": 10}
+
+
+def test_a_curve_of_single_values_is_drawn():
+    records = [{"env_steps": step, "eval/return": 1.0 * step} for step in (0, 100)]
+    axes = plots.learning_curve(records, "task").axes[0]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[0.0, 100.0]]
+    plots.plt.close("all")
 
 
 def test_how_it_reads():

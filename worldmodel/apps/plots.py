@@ -42,8 +42,8 @@ def learning_curve(records: Sequence[dict[str, Any]], task: str) -> Figure:
         steps = [r["env_steps"] for r in evaluations]
         axes.fill_between(
             steps,
-            [r["eval/return_low"] for r in evaluations],
-            [r["eval/return_high"] for r in evaluations],
+            [r.get("eval/return_low", r["eval/return"]) for r in evaluations],
+            [r.get("eval/return_high", r["eval/return"]) for r in evaluations],
             color=IMAGINED,
             alpha=0.2,
             linewidth=0,

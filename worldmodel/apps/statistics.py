@@ -9,21 +9,35 @@ from scipy import stats
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean with its 95 % interval (Student's t), over `count` independent values."""
+    """A mean with its 95 % interval (Student's t), over `count` independent values.
+
+    A single value has no interval: `low` and `high` are then the mean, an empty band in a plot, and
+    neither text nor JSON shows them.
+    """
 
     mean: float
     low: float
     high: float
     count: int
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is more than one value."""
+        return self.count > 1
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """For a file: `low` and `high` are null where there is no interval."""
+        interval = (self.low, self.high) if self.has_interval else (None, None)
+        return {"mean": self.mean, "low": interval[0], "high": interval[1], "count": self.count}
+
     def __str__(self) -> str:
-        if self.count < 2:
+        if not self.has_interval:
             return f"{self.mean:.0f}"
         return f"{self.mean:.0f} [{self.low:.0f}, {self.high:.0f}]"
 
 
 def mean_interval(values: Sequence[float]) -> Mean:
-    """Mean and 95 % interval; of a single value the interval is empty."""
+    """Mean and 95 % interval, which a single value has not."""
     array = np.asarray(values, dtype=np.float64)
     mean, count = float(array.mean()), len(array)
     half = 0.0
