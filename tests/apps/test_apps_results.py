@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -16,9 +18,9 @@ from worldmodel.apps import demo as demo_module
 from worldmodel.apps import load_agent
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config
+from worldmodel.apps.page import write_page
 from worldmodel.apps.statistics import latency, mean_interval
 from worldmodel.apps.trained import open_run
-from worldmodel.apps.video import ControlVideo
 from worldmodel.data import EpisodeDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -85,6 +87,41 @@ def test_every_agent_controls(point_run, tmp_path, capsys, overrides, planner):
     assert not (tmp_path / "control.mp4").exists()
 
 
+def test_one_episode_has_a_return_and_no_interval(point_run, tmp_path, capsys):
+    result = controlled(point_run, tmp_path, "episodes=1", "agent=zero")
+    assert (result["return"]["low"], result["return"]["high"]) == (None, None)
+    assert f"return   {result['returns'][0]:.0f}  (" in capsys.readouterr().out
+
+
+def test_control_of_different_agents_stands_side_by_side(point_run, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(point_run, run_dir)
+    command = ["control", f"checkpoint={run_dir}", f"task={toy_tasks.POINT}", "episodes=1", "video=false"]
+    for choice in ([], ["planner=cem"], ["agent=policy"]):
+        assert main([*command, *choice]) == 0
+    written = {path.parent.name: json.loads(path.read_text()) for path in run_dir.glob("*/control.json")}
+    assert {name: (found["planner"] or {}).get("name") for name, found in written.items()} == {
+        "control-mppi": "mppi",
+        "control-cem": "cem",
+        "control-policy": None,
+    }
+
+
+def test_no_video_of_an_earlier_command_is_left(point_run, tmp_path, capsys):
+    controlled(point_run, tmp_path, "video=true", "episodes=1")
+    assert (tmp_path / "control.mp4").exists()
+    controlled(point_run, tmp_path, "agent=zero", "episodes=1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["control.json"]
+
+
+def test_warming_up_changes_nothing(point_run, tmp_path, capsys, monkeypatch):
+    for agent in ("agent=planner", "agent=random"):
+        returns = controlled(point_run, tmp_path, agent)["returns"]
+        with monkeypatch.context() as cold:
+            cold.setattr(control_module, "_warm_up", lambda env, *_: env.reset(seed=list(env.env_seeds)))
+            assert controlled(point_run, tmp_path, agent)["returns"] == returns
+
+
 def test_decisions_are_measured_and_nothing_else(point_run, tmp_path, capsys, monkeypatch):
     """A clock that each look moves on by one second more: decision i takes 2 i + 1 seconds."""
 
@@ -105,31 +142,6 @@ def test_decisions_are_measured_and_nothing_else(point_run, tmp_path, capsys, mo
     assert result["latency"]["max_ms"] == 40_000
     assert result["latency"]["control_period_ms"] == pytest.approx(50)
     assert result["latency"]["fraction_in_time"] == 0
-
-
-def test_a_video_skips_frames_of_a_fast_robot_and_keeps_its_speed(tmp_path):
-    video = ControlVideo("fast", 0.005)  # 200 decisions a second
-    wanted = 0
-    for step in range(200):
-        wanted += video.wants_frame
-        frame = np.full((64, 64, 3), step, np.uint8) if video.wants_frame else None
-        video.add(frame, float(step), 0.001)
-    video.write(tmp_path / "fast.mp4")
-    frames = iio.imread(tmp_path / "fast.mp4")
-    assert len(frames) == wanted == 50
-    assert iio.immeta(tmp_path / "fast.mp4")["fps"] == pytest.approx(50)  # one second, as it was
-
-
-def test_what_is_drawn_into_a_video_differs_by_latency_and_return(tmp_path):
-    def drawn(latency_s: float) -> np.ndarray:
-        video = ControlVideo("title", 0.02)
-        video.add(np.zeros((240, 240, 3), np.uint8), 1.0, latency_s)
-        video.write(tmp_path / "one.mp4")
-        return iio.imread(tmp_path / "one.mp4")[0].astype(int)
-
-    in_time, late = drawn(0.010), drawn(0.030)
-    colour = (in_time - late).sum((0, 1))
-    assert colour[0] < 0 < colour[1]  # green where it is in time, red where it is late
 
 
 def test_a_trained_run_is_opened_by_any_of_its_names(point_run):
@@ -159,9 +171,10 @@ def test_imagine_writes_finite_errors_and_a_picture(point_run, tmp_path, capsys)
     assert str(tmp_path / "imagine.png") in capsys.readouterr().out
 
 
-def test_imagine_asks_for_a_shorter_horizon(point_run, tmp_path, refused):
-    line = refused("imagine", f"checkpoint={point_run}", f"output={tmp_path}", "episodes=1", "horizon=21")
-    assert "the longest has 20" in line
+def test_imagine_cuts_its_horizon_to_the_longest_episode(point_run, tmp_path, capsys):
+    assert main(["imagine", f"checkpoint={point_run}", f"output={tmp_path}", "episodes=1", "horizon=21"]) == 0
+    assert "horizon=21 is cut to 20" in capsys.readouterr().out
+    assert json.loads((tmp_path / "imagine.json").read_text())["table"][-1]["steps"] == 20
 
 
 def test_collecting_again_adds_new_episodes(tmp_path, capsys):
@@ -193,7 +206,9 @@ def test_collecting_with_the_planner(point_run, tmp_path, capsys):
     assert main([*command, "env.action_repeat=1"]) == 0
     episodes = list(EpisodeDataset.open(path))
     assert [episode.info["policy"] for episode in episodes] == ["planner"] * 2
-    assert all(np.array_equal(e.extra["plan_mean"], e.action) for e in episodes)
+    for episode in episodes:
+        assert episode.extra["plan_mean"].shape == episode.extra["plan_std"].shape == episode.action.shape
+        assert (episode.extra["plan_std"] > 0).all()
     assert (
         f"2 episodes with return {mean_interval([e.total_reward for e in episodes])}"
         in capsys.readouterr().out
@@ -249,7 +264,7 @@ def test_the_page_holds_everything_itself(demo_page):
 
 def test_the_page_says_what_was_measured(demo_page):
     page = demo_page.read_text()
-    for agent in ("control", "control-policy", "control-zero", "control-random"):
+    for agent in ("control-planner", "control-policy", "control-zero", "control-random"):
         result = json.loads((demo_page.parent / agent / "control.json").read_text())
         assert f"<td>{result['return']['mean']:.0f}</td>" in page
     table = json.loads((demo_page.parent / "imagine" / "imagine.json").read_text())["table"]
@@ -265,7 +280,21 @@ def test_every_command_on_the_page_can_be_typed(demo_page):
         assert program == "worldmodel"
         compose_config(verb, overrides)
     outputs = [word for command in commands for word in command if word.startswith("output=")]
-    assert len(outputs) == len(set(outputs)) == 4
+    assert len(outputs) == len(set(outputs)) == 5
+    # What was trained is opened again only where its module is named.
+    looks = [command for command in commands if command[1] != "train"]
+    assert all(f"task={toy_tasks.POINT}" in command for command in looks)
+
+
+def test_the_page_of_a_single_episode_claims_no_interval(tmp_path):
+    for name in ("control-planner/control.mp4", "imagine/imagine.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    control = {"return": mean_interval([853.0]).to_json(), "latency": asdict(latency([0.004], None))}
+    config, imagined = {"task": "reacher-easy", "seed": 0}, {"readout_r2": 0.9, "table": []}
+    page = write_page(tmp_path, config, {"planner": control}, imagined, tmp_path).read_text()
+    assert "<td>853</td><td>-</td>" in page
+    assert "[853, 853]" not in page
 
 
 def python_blocks() -> list[str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.apps.config import compose_config, positive
+from worldmodel.apps.control import CONTROL_FILE
 from worldmodel.apps.progress import ProgressDisplay
-from worldmodel.apps.report import AGENTS, CONTROL_FILE, write_report
+from worldmodel.apps.report import AGENTS, write_report
 from worldmodel.apps.run import CONFIG_FILE
 from worldmodel.errors import ConfigError, RunError
 

@@ -1,7 +1,9 @@
 """Closed-loop control: one robot, one decision after another, on the clock."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,18 @@ from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval
-from worldmodel.apps.trained import make_agent, open_run
+from worldmodel.apps.trained import TrainedRun, make_agent, open_run
 from worldmodel.apps.video import ControlVideo
 from worldmodel.errors import RunError
 from worldmodel.files import write_json
 
+CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
+
 
 def control(config: dict[str, Any]) -> dict[str, Any]:
     """Play `episodes` episodes; write `control.json` and, if `video`, `control.mp4` of the first.
+
+    Without `output`, into `RUN_DIR/control-<planner, or agent>`: two that differ stand beside each other.
 
     `config` is that of `configs/control.yaml`. Returns the content of `control.json`.
     """
@@ -27,21 +33,24 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
     not_negative(config, "seed")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run = open_run(config["checkpoint"], task=config["task"])
-    output = _output(config, run.directory)
+    output = _output(config, run)
     env = build_env(run.task, run.config["env"], num_envs=1, seed=config["seed"], camera=config["camera"])
     try:
-        agent = make_agent(
-            config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
+        new_agent = partial(
+            make_agent, config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
             planner_config=config.get("planner"),
         )  # fmt: skip
         period_s: float | None = env.control_period_s
-        _warm_up(env, agent, config["seed"])
-        video = (
-            ControlVideo(f"{run.task}   {_title(config, run.config)}", period_s) if config["video"] else None
-        )
+        agent = new_agent()
+        _warm_up(env, new_agent(), config["seed"])
+        title = f"{run.task}   {_acting(config, run.config)}"
+        filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
-        with ProgressDisplay(f"control {run.task}", config["episodes"], "episodes") as display:
+        with (
+            filming as video,
+            ProgressDisplay(f"control {run.task}", config["episodes"], "episodes") as display,
+        ):
             for episode in range(config["episodes"]):
                 episode_return, episode_seconds = _play(env, agent, video if episode == 0 else None)
                 returns.append(episode_return)
@@ -56,18 +65,18 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
         "planner": (config.get("planner") or run.config["planner"]) if config["agent"] == "planner" else None,
         "seed": config["seed"],
         "returns": returns,
-        "return": asdict(mean_interval(returns)),
+        "return": mean_interval(returns).to_json(),
         "latency": asdict(latency(seconds, period_s)),
     }
     try:
-        write_json(output / "control.json", result)
-        if video is not None:
-            video.write(output / "control.mp4")
+        if not config["video"]:
+            (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
+        write_json(output / CONTROL_FILE, result)
     except OSError as error:
         raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     console.print(f"decision {latency(seconds, period_s)}")
-    console.print(f"written  {output / 'control.json'}" + (f" and {output / 'control.mp4'}" if video else ""))
+    console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
     return result
 
 
@@ -90,24 +99,26 @@ def _play(env: Any, agent: Any, video: ControlVideo | None) -> tuple[float, list
 
 
 def _warm_up(env: Any, agent: Any, seed: int) -> None:
-    """Decide a few times unmeasured: the first calls of a process allocate memory and load kernels."""
+    """Decide a few times unmeasured: the first calls of a process allocate memory and load kernels.
+
+    `agent` is one like the agent that is measured, whose chance and plan stay as they are.
+    """
     observation, _ = env.reset(seed=[seed])
-    state = agent.state() if hasattr(agent, "state") else None
     for _ in range(5):
         agent.act(observation)
-    if state is not None:
-        agent.restore(state)
     env.reset(seed=list(env.env_seeds))
 
 
-def _title(config: dict[str, Any], trained: dict[str, Any]) -> str:
+def _acting(config: dict[str, Any], trained: dict[str, Any]) -> str:
+    """What acts, in a word: the planner's name, or the agent's."""
     if config["agent"] != "planner":
         return str(config["agent"])
     return str((config.get("planner") or trained["planner"])["name"])
 
 
-def _output(config: dict[str, Any], run_dir: Path) -> Path:
-    output = Path(config["output"]) if config["output"] else run_dir / "control"
+def _output(config: dict[str, Any], run: TrainedRun) -> Path:
+    name = f"control-{_acting(config, run.config)}"
+    output = Path(config["output"]) if config["output"] else run.directory / name
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

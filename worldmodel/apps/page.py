@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.apps import plots
+from worldmodel.apps.control import VIDEO_FILE
 from worldmodel.apps.report import AGENTS
 from worldmodel.errors import RunError
 from worldmodel.training import read_metrics
@@ -53,7 +54,7 @@ def write_page(
         "</div>",
         "<h2>Closed-loop control</h2>",
         "<video controls autoplay loop muted playsinline "
-        f"src='{_data_uri(run_dir / 'control-planner' / 'control.mp4')}'></video>",
+        f"src='{_data_uri(run_dir / 'control-planner' / VIDEO_FILE)}'></video>",
         _comparison(controls),
         _latency(latency),
         "<h2>Learning curve</h2>",
@@ -84,16 +85,18 @@ def write_page(
 
 
 def _commands(run_dir: Path, config: dict[str, Any], planner: dict[str, Any]) -> str:
-    control = f"worldmodel control checkpoint={run_dir} episodes={planner['return']['count']}"
     task = config["task"]
+    # A module that a task imports is the user's to name, each time.
+    trained = f"checkpoint={run_dir}" + (f" task={task}" if ":" in task else "")
+    control = f"worldmodel control {trained} episodes={planner['return']['count']}"
     lines = [
         f"worldmodel train experiment=demo task={task} seed={config['seed']} run_dir={run_dir}-again",
-        control,
+        f"{control} output={run_dir}/control-planner",
         f"{control} planner=cem output={run_dir}/control-cem",
     ]
     baselines = [agent for agent in AGENTS if agent != "planner"]
     lines += [f"{control} agent={agent} video=false output={run_dir}/control-{agent}" for agent in baselines]
-    return "\n".join([*lines, f"worldmodel imagine checkpoint={run_dir}"])
+    return "\n".join([*lines, f"worldmodel imagine {trained}"])
 
 
 def _comparison(controls: dict[str, dict[str, Any]]) -> str:
@@ -101,7 +104,7 @@ def _comparison(controls: dict[str, dict[str, Any]]) -> str:
     for agent, result in controls.items():
         mean = result["return"]
         kind = " class=ours" if agent == "planner" else ""
-        interval = f"[{mean['low']:.0f}, {mean['high']:.0f}]"
+        interval = "-" if mean["count"] < 2 else f"[{mean['low']:.0f}, {mean['high']:.0f}]"
         rows.append(
             f"<tr{kind}><td>{AGENTS[agent]}</td><td>{mean['mean']:.0f}</td><td>{interval}</td>"
             f"<td>{result['latency']['p50_ms']:.2f} ms</td></tr>"

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from worldmodel.apps import plots
+from worldmodel.apps.control import CONTROL_FILE
 from worldmodel.apps.statistics import Mean, mean_interval
 from worldmodel.errors import RunError
 from worldmodel.training import read_metrics
 
-CONTROL_FILE = "control.json"
 AGENTS = {
     "planner": "planner on the learned model",
     "policy": "policy prior alone",

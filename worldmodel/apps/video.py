@@ -1,66 +1,122 @@
 """Videos of closed-loop control, with the numbers drawn in."""
 
+import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
-import imageio.v3 as iio
+import imageio.v2
+import imageio.v3
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from worldmodel.errors import RunError
+from worldmodel.files import TEMPORARY_PREFIX
+
 MAX_FPS = 60.0
+FPS_WITHOUT_PERIOD = 30.0  # where the environment does not say how fast its robot is
 
 
 class ControlVideo:
-    """Frames of one episode; draws time, return and decision latency into each."""
+    """An mp4 of one episode that plays at the robot's own speed; each frame shows time, return and latency.
 
-    def __init__(self, title: str, control_period_s: float | None) -> None:
-        self._title = title
-        self._period_s = control_period_s or 1 / 30
-        self._control_period_s = control_period_s
+    Frames are encoded as they come. The file appears, in one rename, where the `with` block ends well.
+    Errors: `RunError` where it cannot be written.
+    """
+
+    def __init__(self, path: Path, title: str, control_period_s: float | None) -> None:
+        self._path, self._title, self._control_period_s = path, title, control_period_s
+        self._temporary = path.with_name(
+            f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}"
+        )
+        decisions_per_s = FPS_WITHOUT_PERIOD if control_period_s is None else 1 / control_period_s
         # Show every n-th step where the control is faster than a screen.
-        self._every = max(1, int(np.ceil(1 / self._period_s / MAX_FPS)))
-        self._frames: list[np.ndarray] = []
+        self._every = max(1, int(np.ceil(decisions_per_s / MAX_FPS)))
+        self._fps = decisions_per_s / self._every
         self._returns: list[float] = []
-        self._latencies_ms: list[float] = []
-        self._step = 0
+        self._writer: Any = None
+
+    def __enter__(self) -> "ControlVideo":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                if kind is None:
+                    imageio.v3.immeta(self._temporary)  # the encoder does not say when it failed at the end
+                    self._temporary.replace(self._path)
+        except OSError as failure:
+            raise self._unwritten(failure) from failure
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     @property
     def wants_frame(self) -> bool:
         """Whether the next `add` uses its frame (rendering is slow)."""
-        return self._step % self._every == 0
+        return len(self._returns) % self._every == 0
 
     def add(self, frame: np.ndarray | None, episode_return: float, latency_s: float) -> None:
         """One step: the picture (H, W, 3) if wanted, the return so far and the decision's latency."""
+        wants_frame, step = self.wants_frame, len(self._returns)
         self._returns.append(episode_return)
-        self._latencies_ms.append(latency_s * 1e3)
-        if frame is not None and self.wants_frame:
-            self._frames.append(self._draw(frame))
-        self._step += 1
+        if frame is None or not wants_frame:
+            return
+        lines = caption(self._title, step, episode_return, latency_s, self._control_period_s)
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            self._writer.append_data(_draw(frame, lines, self._returns))
+        except OSError as failure:
+            raise self._unwritten(failure) from failure
 
-    def write(self, path: Path) -> None:
-        """Write an mp4 that plays at the robot's own speed."""
-        fps = 1 / self._period_s / self._every
-        iio.imwrite(path, np.stack(self._frames), fps=fps, codec="libx264", macro_block_size=2)
+    def _open(self) -> Any:
+        return imageio.v2.get_writer(
+            self._temporary,
+            format="FFMPEG",
+            fps=self._fps,
+            codec="libx264",
+            macro_block_size=2,
+            # One thread: decisions are measured while it encodes.
+            output_params=["-threads", "1"],
+        )
 
-    def _draw(self, frame: np.ndarray) -> np.ndarray:
-        image = Image.fromarray(frame)
-        width, height = image.size
-        draw = ImageDraw.Draw(image, "RGBA")
-        font_size = max(12, height // 30)
-        font = ImageFont.load_default(size=font_size)
-        line = int(font_size * 1.35)
-        draw.rectangle((0, 0, width, 3 * line + 8), fill=(0, 0, 0, 140))
-        late = self._control_period_s is not None and self._latencies_ms[-1] > self._control_period_s * 1e3
-        period = "" if self._control_period_s is None else f" of {self._control_period_s * 1e3:.0f} ms"
-        lines = [
-            (self._title, "white"),
-            (f"time {self._step * self._period_s:5.2f} s   return {self._returns[-1]:7.1f}", "white"),
-            (f"decision {self._latencies_ms[-1]:5.1f} ms{period}", "#ff8080" if late else "#80ff80"),
-        ]
-        for index, (text, colour) in enumerate(lines):
-            draw.text((8, 4 + index * line), text, fill=colour, font=font)
-        _sparkline(draw, self._returns, (0, height - height // 8, width, height))
-        return np.asarray(image)
+    def _unwritten(self, error: OSError) -> RunError:
+        reason = error.strerror or str(error).partition("\n")[0]
+        return RunError(f"cannot write {self._path}: {reason}. Is there space? video=false needs none")
+
+
+def caption(
+    title: str, step: int, episode_return: float, latency_s: float, control_period_s: float | None
+) -> list[tuple[str, str]]:
+    """The lines of one frame with their colours; without a control period nobody knows the time."""
+    time = "" if control_period_s is None else f"time {step * control_period_s:5.2f} s   "
+    period = "" if control_period_s is None else f" of {control_period_s * 1e3:.0f} ms"
+    is_late = control_period_s is not None and latency_s > control_period_s
+    return [
+        (title, "white"),
+        (f"{time}return {episode_return:7.1f}", "white"),
+        (f"decision {latency_s * 1e3:5.1f} ms{period}", "#ff8080" if is_late else "#80ff80"),
+    ]
+
+
+def _draw(frame: np.ndarray, lines: Sequence[tuple[str, str]], returns: Sequence[float]) -> np.ndarray:
+    """A frame (H, W, 3) with lines of text above and the return so far below."""
+    image = Image.fromarray(frame)
+    width, height = image.size
+    draw = ImageDraw.Draw(image, "RGBA")
+    font_size = max(12, height // 30)
+    font = ImageFont.load_default(size=font_size)
+    line = int(font_size * 1.35)
+    draw.rectangle((0, 0, width, len(lines) * line + 8), fill=(0, 0, 0, 140))
+    for index, (text, colour) in enumerate(lines):
+        draw.text((8, 4 + index * line), text, fill=colour, font=font)
+    _sparkline(draw, returns, (0, height - height // 8, width, height))
+    return np.asarray(image)
 
 
 def _sparkline(draw: ImageDraw.ImageDraw, values: Sequence[float], box: tuple[int, int, int, int]) -> None:
