@@ -11,10 +11,10 @@ TORCH := torch>=2.7,<2.14
 demo: $(VENV)/.installed ## learn cartpole-swingup from nothing and show it on a page
 	$(BIN)/worldmodel demo
 
-test: $(VENV)/.installed-dev ## the tests that take minutes
+test: $(VENV)/.installed-dev ## all tests but the slow ones
 	$(BIN)/pytest -n auto --dist loadfile
 
-test-slow: $(VENV)/.installed-dev ## the tests that take longer
+test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/pytest -m slow
 
 lint: $(VENV)/.installed-dev ## format, style and types
@@ -35,9 +35,11 @@ $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
 	@# A CPU build that pip finds locally first; then, on Linux without an NVIDIA GPU, PyTorch's CPU index.
 	$(BIN)/pip install --quiet --no-index --no-deps "$(TORCH)" 2>/dev/null \
-	|| { [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
-	     && $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)"; } \
-	|| $(BIN)/pip install --quiet "$(TORCH)"
+	|| if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && [ -n "$(TORCH_CPU_INDEX)" ]; then \
+		$(BIN)/pip install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) "$(TORCH)" \
+		|| { echo "no CPU build of torch at $(TORCH_CPU_INDEX): give make TORCH_CPU_INDEX=<a mirror of it>, or" \
+		     "TORCH_CPU_INDEX= for pip's default build (several GB on Linux)" >&2; exit 1; }; \
+	else $(BIN)/pip install --quiet "$(TORCH)"; fi
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml

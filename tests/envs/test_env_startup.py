@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +130,11 @@ def test_a_failing_import_names_both_versions_and_a_pair(monkeypatch):
     assert "AttributeError: no 'flex_vertedge'" in message
     assert "mujoco 3.19.0 and dm-control 1.0.52" in message
     assert "pip install 'mujoco==3.17.*' 'dm-control==1.0.50'" in message
+
+
+def test_the_project_installs_no_pair_that_is_not_known_to_run():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    pairs = versions._MUJOCO_MINOR_OF_DM_CONTROL
+    newest = max(pairs)
+    assert f"mujoco>=3.{pairs[44]},<3.{pairs[newest] + 1}" in project["dependencies"]
+    assert f"dm-control>=1.0.44,<1.0.{newest + 1}" in project["dependencies"]
