@@ -63,11 +63,11 @@ def run_copy(point_run, tmp_path) -> Path:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_a_run_that_cannot_start_leaves_nothing(tmp_path, refused, overrides, expected):
-    run_dir = tmp_path / "run"
+    run_dir = tmp_path / "runs" / "task" / "run"
     line = refused("train", f"task={toy_tasks.POINT}", f"run_dir={run_dir}", *overrides)
     for part in expected:
         assert part in line
-    assert not run_dir.exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["control", "imagine"])

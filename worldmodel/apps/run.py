@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def opened_run(directory: Path, config: dict[str, Any]) -> Iterator[None]:
     Errors: `RunError` where the folder cannot be written.
     """
     is_new = not (directory / CONFIG_FILE).exists()
+    added_parents = [parent for parent in directory.parents if not parent.exists()]
     try:
         if is_new:
             _write_config(directory, config)
@@ -51,6 +52,9 @@ def opened_run(directory: Path, config: dict[str, Any]) -> Iterator[None]:
     except BaseException:
         if is_new:
             shutil.rmtree(directory, ignore_errors=True)
+            with suppress(OSError):  # not empty: another run has come to live there
+                for parent in added_parents:
+                    parent.rmdir()
         raise
 
 
