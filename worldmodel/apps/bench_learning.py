@@ -4,18 +4,22 @@ Every run is a process of its own on one thread. A run that was interrupted goes
 given again, and a finished one is not repeated.
 """
 
-import os
+import shlex
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from worldmodel.apps.config import compose_config, positive
+import envs
+from worldmodel.apps.config import compose_config, not_negative, positive, quoted
 from worldmodel.apps.control import CONTROL_FILE
 from worldmodel.apps.progress import ProgressDisplay
-from worldmodel.apps.report import AGENTS, write_report
+from worldmodel.apps.provenance import check_experiment, num_cores, record_start
+from worldmodel.apps.report import AGENTS, run_dirs, write_report
 from worldmodel.apps.run import CONFIG_FILE
 from worldmodel.errors import ConfigError, RunError
 
@@ -28,22 +32,26 @@ class Cell:
     seed: int
     directory: Path
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the run was never started."""
+        return not (self.directory / CONFIG_FILE).exists()
+
     def commands(self, experiment: str, episodes: int) -> list[list[str]]:
         """The command lines that are still to be run."""
-        train = ["train", f"run_dir={self.directory}"]
-        if (self.directory / CONFIG_FILE).exists():
-            train += ["resume=true"]
-        else:
-            train += [f"experiment={experiment}", f"task={self.task}", f"seed={self.seed}"]
+        task = quoted("task", self.task)  # always said: a module that it imports is the user's to name
+        train = ["train", quoted("run_dir", self.directory), task]
+        train += [f"experiment={experiment}", f"seed={self.seed}"] if self.is_new else ["resume=true"]
         controls = [
             [
                 "control",
-                f"checkpoint={self.directory}",
+                quoted("checkpoint", self.directory),
+                task,
                 f"episodes={episodes}",
                 f"agent={agent}",
                 "video=false",
                 f"seed={100 + self.seed}",
-                f"output={self.output(agent)}",
+                quoted("output", self.output(agent)),
             ]
             for agent in AGENTS
             if not (self.output(agent) / CONTROL_FILE).exists()
@@ -55,56 +63,127 @@ class Cell:
         return self.directory / f"control-{agent}"
 
 
+class Processes:
+    """Processes under way in several threads, which can be stopped together."""
+
+    def __init__(self) -> None:
+        self._lock, self._is_stopped = threading.Lock(), False
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, command: Sequence[str], log: IO[str]) -> int:
+        """Run a command until it ends; returns its exit code. Errors: `RunError` once all are stopped."""
+        with self._lock:
+            if self._is_stopped:
+                raise RunError("stopped")
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # a Ctrl-C in the terminal comes here alone, which stops each of them once
+            )
+            self._running.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def stop(self) -> int:
+        """Tell all to end, and start no more; returns how many are ending. Training saves first."""
+        with self._lock:
+            self._is_stopped = True
+            for process in self._running:
+                process.terminate()
+            return len(self._running)
+
+
 def bench_learning(config: dict[str, Any]) -> Path:
     """Run what is missing, then write the report; returns its path.
 
     `config` is that of `configs/bench_learning.yaml`.
+    Errors: `ConfigError`, `EnvError` or `RunError` for a user's mistake, before anything runs.
     """
-    positive(config, "episodes")
+    _check(config)
     output = Path(config["output"])
     cells = [
         Cell(task=task, seed=seed, directory=output / task / f"seed-{seed}")
         for seed in config["seeds"]
         for task in config["tasks"]
     ]
-    if not cells:
-        raise ConfigError("tasks and seeds must each name at least one")
-    for task in config["tasks"]:  # a mistake is told now, not by the last process
-        compose_config("train", [f"experiment={config['experiment']}", f"task={task}"])
-    if not config["report"]:
-        _run_all(cells, config)
-    return write_report(output, config)
+    runs = [run for task in config["tasks"] for run in run_dirs(output, task)]
+    check_experiment(runs, config["recipe"])
+    try:
+        if not config["report"]:
+            for task in config["tasks"]:  # a mistake is told now, not by the last process
+                compose_config("train", [f"experiment={config['recipe']}", quoted("task", task)])
+                envs.make(task).close()
+            _run_all(cells, config)
+        return write_report(output, config)
+    except OSError as error:
+        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
+
+
+def _check(config: dict[str, Any]) -> None:
+    positive(config, "episodes")
+    not_negative(config, "num_workers")
+    tasks, seeds, reference = config["tasks"], config["seeds"], config["reference"]
+    for name, values in (("tasks", tasks), ("seeds", seeds)):
+        if not values:
+            raise ConfigError(f"{name}=[]: must name at least one")
+        if any(values.count(value) > 1 for value in values):
+            raise ConfigError(f"{name}={_listed(values)}: each must be named once")
+    if not all(isinstance(task, str) and task for task in tasks):
+        raise ConfigError(f"tasks={_listed(tasks)}: each must be a task's name, such as reacher-easy")
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
+        raise ConfigError(f"seeds={_listed(seeds)}: each must be a whole number, at least 0")
+    if reference is not None and not Path(reference).is_dir():
+        raise ConfigError(f"reference={reference}: there is no such folder; it holds METHOD/TASK.csv")
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return f"[{','.join(map(str, values))}]"
 
 
 def _run_all(cells: list[Cell], config: dict[str, Any]) -> None:
-    num_workers = config["num_workers"] or os.cpu_count() or 1
+    """Run what is missing; what is running when one fails, or when a signal comes, is stopped and saved."""
+    processes = Processes()
     with (
         ProgressDisplay("bench learning", len(cells), "runs") as display,
-        ThreadPoolExecutor(num_workers) as pool,
+        ThreadPoolExecutor(config["num_workers"] or num_cores()) as pool,
     ):
-        running = [pool.submit(_run_cell, cell, config) for cell in cells]
         try:
+            running = [pool.submit(_run_cell, cell, config, processes) for cell in cells]
             for done, future in enumerate(as_completed(running), start=1):
                 cell = future.result()
                 display.update(done)
                 display.note(f"finished {cell.directory}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            if num_ending := processes.stop():
+                display.note(f"stopping: {num_ending} further runs are saved ...")
             raise
 
 
-def _run_cell(cell: Cell, config: dict[str, Any]) -> Cell:
+def _run_cell(cell: Cell, config: dict[str, Any], processes: Processes) -> Cell:
+    commands = cell.commands(config["recipe"], config["episodes"])
+    if not commands:
+        return cell
     cell.directory.parent.mkdir(parents=True, exist_ok=True)
     log_path = cell.directory.parent / f"{cell.directory.name}.log"
-    for command in cell.commands(config["experiment"], config["episodes"]):
+    record_start(
+        cell.directory,
+        experiment=config["recipe"],
+        command=shlex.join(["worldmodel", *commands[0]]),
+        is_new=cell.is_new,
+    )
+    for command in commands:
         with log_path.open("a") as log:
-            process = subprocess.run(
-                [sys.executable, "-m", "worldmodel", *command], stdout=log, stderr=log, check=False
-            )
-        if process.returncode:
+            code = processes.run([sys.executable, "-m", "worldmodel", *command], log)
+        if code:
             last = log_path.read_text().strip().splitlines()[-1:]
             raise RunError(
-                f"`worldmodel {' '.join(command)}` ended with {process.returncode}: {' '.join(last)} "
+                f"`{shlex.join(['worldmodel', *command])}` ended with {code}: {' '.join(last)} "
                 f"(whole output: {log_path}). The same bench command goes on from here"
             )
     return cell

@@ -2,18 +2,14 @@
 
 import csv
 import json
-import os
-import platform
-import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldmodel.apps import plots
+from worldmodel.apps import plots, provenance
 from worldmodel.apps.control import CONTROL_FILE
 from worldmodel.apps.statistics import Mean, mean_interval
 from worldmodel.errors import RunError
@@ -31,7 +27,7 @@ Curve = dict[int, list[float]]  # env steps -> one evaluation for each seed
 
 def write_report(output: Path, config: dict[str, Any]) -> Path:
     """Write `report.md`, `curves.csv`, `controls.csv` and `curves.png` from the runs in `output`."""
-    runs = {task: sorted((output / task).glob("seed-*/")) for task in config["tasks"]}
+    runs = {task: run_dirs(output, task) for task in config["tasks"]}
     if not any(runs.values()):
         raise RunError(f"output={output} holds no runs of {', '.join(config['tasks'])}")
     records = {(task, run.name): read_metrics(run) for task, paths in runs.items() for run in paths}
@@ -59,12 +55,22 @@ def write_report(output: Path, config: dict[str, Any]) -> Path:
                 "",
                 *_cost_table(records, controls),
                 "",
-                *_provenance(config),
+                *_provenance(config, [run for paths in runs.values() for run in paths]),
                 "",
             ]
         )
     )
     return path
+
+
+def run_dirs(output: Path, task: str) -> list[Path]:
+    """The runs of a task, by seed."""
+    found = {
+        int(path.name.removeprefix("seed-")): path
+        for path in (output / task).glob("seed-*/")
+        if path.name.removeprefix("seed-").isdecimal()
+    }
+    return [found[seed] for seed in sorted(found)]
 
 
 def summary(curve: Curve) -> dict[int, Mean]:
@@ -152,36 +158,18 @@ def _cost_table(
     return lines
 
 
-def _provenance(config: dict[str, Any]) -> list[str]:
+def _provenance(config: dict[str, Any], runs: Sequence[Path]) -> list[str]:
     overrides = " ".join(
         f"{key}={'[' + ','.join(map(str, value)) + ']' if isinstance(value, list) else value}"
         for key, value in config.items()
-        if key in ("tasks", "seeds", "experiment", "episodes")
+        if key in ("tasks", "seeds", "recipe", "episodes")
     )
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "mujoco", "dm-control", "gymnasium"))
-    return [
-        f"Command: `worldmodel bench learning {overrides}`; commit {_commit()}; seeds {config['seeds']}.",
-        f"Hardware: {_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}.",
+    seeds = sorted({int(run.name.removeprefix("seed-")) for run in runs})
+    lines = [
+        f"Command: `worldmodel bench learning {overrides}`; seeds {', '.join(map(str, seeds))}.",
+        *provenance.summary(runs),
     ]
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return f"version {version('worldmodel')}"
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return [line for entry in lines for line in (entry, "")][:-1]
 
 
 def _write_curves(path: Path, records: Mapping[tuple[str, str], list[dict[str, Any]]]) -> None:
