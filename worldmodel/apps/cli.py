@@ -131,8 +131,9 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
-    # Ending a job politely must cost as little as Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Ending a job politely must cost as little as Ctrl-C; and shells start background jobs deaf to both.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(arguments)
