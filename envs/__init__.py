@@ -12,6 +12,7 @@ from envs.rendering import choose_gl_backend
 # Before anything could import mujoco or dm_control, which read the choice once, when they are imported.
 choose_gl_backend()
 
+from envs.batch_task import BatchTask, Readings, Sensor  # noqa: E402
 from envs.errors import (  # noqa: E402
     EnvError,
     IncompatibleVersionsError,
@@ -21,21 +22,33 @@ from envs.errors import (  # noqa: E402
     UnknownTaskError,
     UnsupportedEnvError,
 )
+from envs.oracle import Oracle  # noqa: E402
+from envs.physics import BatchPhysics  # noqa: E402
 from envs.registry import canonical_task, make, make_vec, task_names  # noqa: E402
+from envs.simulation import Simulation  # noqa: E402
+from envs.tasks import batch_task, batch_task_names  # noqa: E402
 from envs.vector import TaskVectorEnv  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 
 __all__ = [
+    "BatchPhysics",
+    "BatchTask",
     "EnvError",
     "IncompatibleVersionsError",
     "InvalidActionError",
     "Observation",
+    "Oracle",
+    "Readings",
     "RenderingError",
+    "Sensor",
+    "Simulation",
     "SimulationError",
     "TaskEnv",
     "TaskVectorEnv",
     "UnknownTaskError",
     "UnsupportedEnvError",
+    "batch_task",
+    "batch_task_names",
     "canonical_task",
     "make",
     "make_vec",

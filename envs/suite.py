@@ -6,9 +6,11 @@ time). Sources: Tassa et al. 2018, "DeepMind Control Suite", arXiv 1801.00690.
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -19,6 +21,9 @@ from envs.loaded_task import LoadedTask
 from envs.rendering import find_camera
 from envs.simulation import Simulation
 from envs.versions import check_installed_pair, pair_failure
+
+if TYPE_CHECKING:
+    import mujoco
 
 # Spellings in use elsewhere (TD-MPC2, DrQ): `cup-catch`, `pointmass-easy`.
 _DOMAIN_ALIASES = {"cup-": "ball-in-cup-", "pointmass-": "point-mass-", "humanoidcmu-": "humanoid-cmu-"}
@@ -96,6 +101,20 @@ def load_suite_task(name: str) -> LoadedTask:
         default_camera=camera,
         divergence_errors=(control.PhysicsError,),
     )
+
+
+def load_suite_model(domain: str) -> mujoco.MjSpec:
+    """The model of a domain (`ball_in_cup`), still open to changes: `compile()` makes it an MjModel."""
+    import mujoco
+
+    module = importlib.import_module(f"dm_control.suite.{domain}")
+    xml, assets = module.get_model_and_assets()
+    with warnings.catch_warnings():
+        # The suite's models use attributes that MuJoCo calls deprecated; its own loader says so already.
+        warnings.simplefilter("ignore", UserWarning)
+        return mujoco.MjSpec.from_string(
+            xml, include={name.removeprefix("./"): text for name, text in assets.items()}
+        )
 
 
 class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):

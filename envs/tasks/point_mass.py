@@ -1,0 +1,32 @@
+"""point-mass-easy and point-mass-hard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from envs.batch_task import BatchTask, Readings, Sensor, small_control, tolerance
+
+
+@dataclass(frozen=True)
+class PointMass(BatchTask):
+    """Push a ball to the middle; in the hard task each episode's model mixes the two motors."""
+
+    domain = "point_mass"
+    added_sensors: ClassVar = {
+        "mass_position": Sensor("framepos", "geom", "pointmass"),
+        "target_position": Sensor("framepos", "geom", "target"),
+    }
+
+    def observe(self, readings: Readings) -> np.ndarray:
+        """Position and velocity: O = 4."""
+        return np.concatenate([readings.qpos, readings.qvel], axis=-1)
+
+    def reward(self, readings: Readings) -> np.ndarray:
+        """Near the target, with little force."""
+        to_target = readings.sensor("target_position") - readings.sensor("mass_position")
+        radius = readings.constant("geom", "target", "size")[..., 0]
+        outside = np.maximum(np.linalg.norm(to_target, axis=-1) - radius, 0.0)
+        return tolerance(outside / radius, margin=1.0) * small_control(readings)
