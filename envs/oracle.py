@@ -102,10 +102,10 @@ class Oracle:
         Args:
             simulations: `TaskEnv.simulation` of B environments.
             candidates: actions, clipped to [-1, 1]: (B, N, H, A).
-            terminal_value: value of the last observations, {"state": float32 (B*N, O)} -> (B*N,), those of an
-                environment side by side. After a divergence they are NaN.
-            violation: how badly states break a constraint, readings [...] -> [...]: the reward of each control
-                step is lowered by `weight` times it.
+            terminal_value: value of the last observations, {"state": float32 (B*N, O)} -> (B*N,), those of
+                one environment side by side. After a divergence they are NaN.
+            violation: how badly states break a constraint, readings [...] -> [...]: each control step's
+                reward is lowered by `weight` times it.
             weight: of the violation.
 
         Returns:
@@ -123,7 +123,7 @@ class Oracle:
         returns = np.concatenate(rewards, axis=1) @ self.discount ** np.arange(horizon)
         if terminal_value is not None:
             states = np.concatenate(last, axis=1)
-            values = np.asarray(terminal_value({"state": states.reshape(-1, states.shape[-1])}))
+            values = np.asarray(terminal_value({"state": states.reshape(-1, states.shape[-1])}), np.float64)
             if values.shape != (returns.size,):
                 raise EnvError(
                     f"terminal_value returned shape {values.shape}, and it gives one value for each of "
@@ -174,14 +174,13 @@ class Oracle:
         """Rewards (B, n, H), summed over the action repeat."""
         with np.errstate(all="ignore"):  # a diverged simulation may hold any numbers
             rewards = self._batch_task.reward(readings)
-            if violation is not None:
-                rewards = rewards - weight * violation(readings)
-        if rewards.shape != readings.diverged.shape:
+            penalty = np.zeros_like(rewards) if violation is None else np.asarray(violation(readings))
+        if penalty.shape != rewards.shape:
             raise EnvError(
-                f"rewards less violations have shape {rewards.shape}, and there is one for each environment, "
-                f"candidate and control step: {readings.diverged.shape}"
+                f"violation returned shape {penalty.shape}, and it gives one number for each environment, "
+                f"candidate and control step: {rewards.shape}"
             )
-        rewards = np.where(readings.diverged, np.nan, rewards)
+        rewards = np.where(readings.diverged, np.nan, rewards - weight * penalty)
         return rewards.reshape(*rewards.shape[:2], -1, self.action_repeat).sum(axis=-1)
 
     def _observations(self, readings: Readings) -> np.ndarray:

@@ -9,23 +9,19 @@ dm_control's own steps to the bit.
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.batch_task import Readings, Sensor, SensorPlace
+from envs.batch_task import Readings, Sensor
 from envs.errors import EnvError
+from envs.model_copy import ModelCopy, compile_with_sensors, sensor_places
 from envs.simulation import Simulation
 
 if TYPE_CHECKING:
     import mujoco
-
-# Fields that only pictures, names and the added sensors need; the last two differ between the models.
-_FIELDS_LEFT_ALONE = ("tex_", "mat_", "skin_", "names", "name_", "sensor_")
 
 
 class BatchPhysics:
@@ -56,11 +52,11 @@ class BatchPhysics:
         self.num_substeps = num_substeps
         self.num_physics_steps = 0
         self._change_model = change_model
-        self._template = _compile(spec, sensors or {})
-        self._places = _sensor_places(self._template)
+        self._template = compile_with_sensors(spec, sensors or {})
+        self._places = sensor_places(self._template)
         # Sensors of a state are computed when stepping on from it, so one more step is due at the end.
         self._num_extra_steps = 1 if self._places else 0
-        self._copies: list[_ModelCopy] = []
+        self._copies: list[ModelCopy] = []
         self._data = [_make_data(self._template) for _ in range(num_threads)]
         # One thread is the calling one: a pool of one would only add a switch between them.
         self._pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
@@ -117,25 +113,25 @@ class BatchPhysics:
             )
         self.num_physics_steps += control.shape[0] * control.shape[1]
         timestep = np.array([model.opt.timestep for model in models])
+
+        def by_candidate(array: np.ndarray) -> np.ndarray:
+            return array.reshape(num_envs, num_candidates, *array.shape[1:])
+
         diverged = _diverged(
-            state.reshape(num_envs, num_candidates, -1, state.shape[-1]),
-            start[:, 0],
-            timestep,
-            mujoco.mjMAXVAL,
+            by_candidate(state), by_candidate(control), start[:, 0], timestep, mujoco.mjMAXVAL
         )
 
         def at_control_steps(array: np.ndarray, first: int) -> np.ndarray:
-            shaped = array.reshape(num_envs, num_candidates, *array.shape[1:])
-            return shaped[:, :, first : first + num_played - k + 1 : k]
+            return array[:, :, first : first + num_played - k + 1 : k]
 
         return self._readings(
-            state=at_control_steps(state, k - 1),
-            control=at_control_steps(control, k - 1),
-            diverged=at_control_steps(diverged.reshape(num_rows, -1), k - 1),
+            state=at_control_steps(by_candidate(state), k - 1),
+            control=at_control_steps(by_candidate(control), k - 1),
+            diverged=at_control_steps(diverged, k - 1),
             # state[t] follows step t, but sensordata[t] belongs to the state before it; and dm_control leaves
             # the acceleration-stage sensors at those of the last physics step.
-            sensordata=at_control_steps(sensordata, k if self._num_extra_steps else k - 1),
-            acceleration_sensordata=at_control_steps(sensordata, k - 1),
+            sensordata=at_control_steps(by_candidate(sensordata), k if self._num_extra_steps else k - 1),
+            acceleration_sensordata=at_control_steps(by_candidate(sensordata), k - 1),
             models=models,
         )
 
@@ -171,7 +167,7 @@ class BatchPhysics:
 
     def _synced_models(self, simulations: Sequence[Simulation]) -> list[mujoco.MjModel]:
         while len(self._copies) < len(simulations):
-            self._copies.append(_ModelCopy(self._template))
+            self._copies.append(ModelCopy(self._template))
         copies = self._copies[: len(simulations)]
         for model_copy, simulation in zip(copies, simulations, strict=True):
             model_copy.sync(simulation.model)
@@ -189,87 +185,10 @@ class BatchPhysics:
         return self._buffers
 
 
-class _ModelCopy:
-    """A copy of the template that follows the live model of one environment."""
-
-    def __init__(self, template: mujoco.MjModel) -> None:
-        self.model = copy.copy(template)
-        self._live: mujoco.MjModel | None = None
-        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def sync(self, live: mujoco.MjModel) -> None:
-        """Take over what `reset` or the user has changed in the live model."""
-        if live is not self._live:
-            self._pairs = self._matching_arrays(live)
-            self._live = live
-        for own, other in self._pairs:
-            own[...] = other
-        for struct in ("opt", "stat"):
-            own_struct, other_struct = getattr(self.model, struct), getattr(live, struct)
-            for name in _public_names(type(own_struct)):
-                setattr(own_struct, name, getattr(other_struct, name))
-
-    def _matching_arrays(self, live: mujoco.MjModel) -> list[tuple[np.ndarray, np.ndarray]]:
-        pairs = []
-        for name in _public_names(type(self.model)):
-            if name.startswith(_FIELDS_LEFT_ALONE):
-                continue
-            own, other = getattr(self.model, name), getattr(live, name)
-            if not isinstance(own, np.ndarray):
-                continue
-            if own.shape != other.shape:
-                raise EnvError(
-                    f"A simulation has another model than this physics: {name} is {other.shape} there and "
-                    f"{own.shape} here; pass simulations of the same task"
-                )
-            if own.size:
-                pairs.append((own, other))
-        return pairs
-
-
-def _public_names(kind: type) -> list[str]:
-    return [name for name in dir(kind) if not name.startswith("_")]
-
-
-def _compile(spec: mujoco.MjSpec, sensors: Mapping[str, Sensor]) -> mujoco.MjModel:
-    import mujoco
-
-    for name, sensor in sensors.items():
-        frame = (
-            {"reftype": mujoco.mjtObj.mjOBJ_XBODY, "refname": sensor.seen_from} if sensor.seen_from else {}
-        )
-        spec.add_sensor(
-            name=name,
-            type=getattr(mujoco.mjtSensor, f"mjSENS_{sensor.kind.upper()}"),
-            objtype=getattr(mujoco.mjtObj, f"mjOBJ_{sensor.object_kind.upper()}"),
-            objname=sensor.name,
-            **frame,
-        )
-    for texture in list(spec.textures):
-        # The sky takes 12 MB in each copy of the model.
-        if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
-            spec.delete(texture)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # deprecated attributes in the suite's models
-        return spec.compile()
-
-
 def _make_data(model: mujoco.MjModel) -> mujoco.MjData:
     import mujoco
 
     return mujoco.MjData(model)
-
-
-def _sensor_places(model: mujoco.MjModel) -> dict[str, SensorPlace]:
-    import mujoco
-
-    places = {}
-    for index in range(model.nsensor):
-        start = int(model.sensor_adr[index])
-        is_acceleration_stage = model.sensor_needstage[index] == mujoco.mjtStage.mjSTAGE_ACC.value
-        entries = slice(start, start + int(model.sensor_dim[index]))
-        places[model.sensor(index).name] = SensorPlace(entries, bool(is_acceleration_stage))
-    return places
 
 
 def _state_size(model: mujoco.MjModel) -> int:
@@ -287,18 +206,25 @@ def _full_physics(simulation: Simulation) -> np.ndarray:
     return state
 
 
-def _diverged(state: np.ndarray, start_s: np.ndarray, timestep_s: np.ndarray, max_value: float) -> np.ndarray:
-    """From which physics step on each rollout means nothing: bool (B, N, steps); state (B, N, steps, S).
+def _diverged(
+    state: np.ndarray, control: np.ndarray, start_s: np.ndarray, timestep_s: np.ndarray, max_value: float
+) -> np.ndarray:
+    """From which physics step on a rollout means nothing: bool (B, N, steps), as the arrays' leading axes.
 
-    At a bad state MuJoCo warns and starts again from time 0, and its rollout then repeats what it has.
+    At a bad state or control MuJoCo warns and (mostly) starts again from time 0; the rest of its rollout then
+    repeats that step.
     """
     times = state[..., 0]
     expected = start_s[:, None] + timestep_s[:, None] * np.arange(1, times.shape[-1] + 1)
     wrong = np.abs(times - expected[:, None]) > 0.5 * timestep_s[:, None, None]
-    # The bad state itself, whose step comes later or never; NaN compares false.
-    wrong |= ~(np.abs(state).max(axis=-1) < max_value)
-    # A first step from time 0 ends at the right time even so; the next one shows it.
-    wrong[..., :1] |= times[..., 1:2] == times[..., :1]
+    # Nearly always all is well, and seen ten times faster in the whole than step by step.
+    is_bounded = all(-max_value < array.min() and array.max() < max_value for array in (state, control))
+    if is_bounded and not wrong[..., -1].any():
+        return wrong
+    # The first repetition tells of the step before it, whose time may be right.
+    wrong[..., :-1] |= times[..., 1:] == times[..., :-1]
+    for array in (state, control):  # a bad last state is not stepped on from; NaN compares false
+        wrong |= ~(np.abs(array).max(axis=-1) < max_value)
     return np.logical_or.accumulate(wrong, axis=-1)
 
 

@@ -17,7 +17,6 @@ class Acrobot(BatchTask):
     domain = "acrobot"
     added_sensors: ClassVar = {
         "tip_position": Sensor("framepos", "site", "tip"),
-        "target_position": Sensor("framepos", "site", "target"),
     }
     is_sparse: bool
 
@@ -28,7 +27,7 @@ class Acrobot(BatchTask):
 
     def reward(self, readings: Readings) -> np.ndarray:
         """1 where the tip is inside the target, falling with the distance unless sparse."""
-        to_target = readings.sensor("target_position") - readings.sensor("tip_position")
+        to_target = readings.constant("site", "target", "pos") - readings.sensor("tip_position")
         radius = readings.constant("site", "target", "size")[..., 0]
         outside = np.maximum(np.linalg.norm(to_target, axis=-1) - radius, 0.0)
         return tolerance(outside, margin=0.0 if self.is_sparse else 1.0)

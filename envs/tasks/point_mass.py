@@ -17,7 +17,6 @@ class PointMass(BatchTask):
     domain = "point_mass"
     added_sensors: ClassVar = {
         "mass_position": Sensor("framepos", "geom", "pointmass"),
-        "target_position": Sensor("framepos", "geom", "target"),
     }
 
     def observe(self, readings: Readings) -> np.ndarray:
@@ -26,7 +25,7 @@ class PointMass(BatchTask):
 
     def reward(self, readings: Readings) -> np.ndarray:
         """Near the target, with little force."""
-        to_target = readings.sensor("target_position") - readings.sensor("mass_position")
+        to_target = readings.constant("geom", "target", "pos") - readings.sensor("mass_position")
         radius = readings.constant("geom", "target", "size")[..., 0]
         outside = np.maximum(np.linalg.norm(to_target, axis=-1) - radius, 0.0)
         return tolerance(outside / radius, margin=1.0) * small_control(readings)

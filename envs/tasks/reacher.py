@@ -17,7 +17,6 @@ class Reacher(BatchTask):
     domain = "reacher"
     added_sensors: ClassVar = {
         "finger_position": Sensor("framepos", "geom", "finger"),
-        "target_position": Sensor("framepos", "geom", "target"),
     }
 
     def observe(self, readings: Readings) -> np.ndarray:
@@ -31,4 +30,4 @@ class Reacher(BatchTask):
 
 
 def _to_target(readings: Readings) -> np.ndarray:
-    return (readings.sensor("target_position") - readings.sensor("finger_position"))[..., :2]
+    return (readings.constant("geom", "target", "pos") - readings.sensor("finger_position"))[..., :2]
