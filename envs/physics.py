@@ -73,7 +73,9 @@ class BatchPhysics:
         return 8 * size * (num_control_steps * self.num_substeps + self._num_extra_steps)
 
     def rollout(self, simulations: Sequence[Simulation], controls: np.ndarray) -> Readings:
-        """Play controls from where the simulations are now, in MuJoCo's full precision.
+        """Play controls from where the simulations are now.
+
+        Forces applied by hand (`xfrc_applied`, `qfrc_applied`) and moved mocap bodies are not carried on.
 
         Args:
             simulations: of B environments; left untouched.

@@ -176,7 +176,7 @@ def test_a_simulation_that_breaks_down_returns_nan(task, start_s):
 @pytest.mark.parametrize("step", [0, 6, 9])
 def test_only_the_candidate_that_breaks_down_is_nan(cheetah, step):
     plans = candidates(1, 3, 10, 6)
-    oracle = envs.Oracle("cheetah-run")
+    oracle = envs.Oracle("cheetah-run", num_threads=2)
     expected = oracle.play([cheetah.simulation], plans)[0]
     plans[0, 1, step] = np.nan
     rewards, observations = oracle.play([cheetah.simulation], plans)
