@@ -4,12 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
+from planners.elites import softmax_weights, weighted_moments
 from planners.errors import PlannerError
-from planners.gaussian import gaussian_candidates, weighted_moments
 from planners.plan import Plan
 from planners.sampling import SamplingPlanner
 
@@ -41,34 +37,9 @@ class MPPI(SamplingPlanner):
         if not 0 < self.temperature < math.inf:
             raise PlannerError(f"temperature is {self.temperature}; it must be positive and finite.")
 
-    def draw(
-        self, plan: Plan, iteration: int, noise: Float[Tensor, "batch candidate horizon action"]
-    ) -> Float[Tensor, "batch candidate horizon action"]:
-        """Draw from the plan's Gaussian."""
-        return gaussian_candidates(plan.mean, plan.std, noise)
-
-    def refine(
-        self,
-        plan: Plan,
-        candidates: Float[Tensor, "batch candidate horizon action"],
-        returns: Float[Tensor, "batch candidate"],
-    ) -> Plan:
+    def refine(self, plan: Plan) -> Plan:
         """Move the Gaussian to the weighted moments of the elites."""
-        mean, std = weighted_moments(plan.elites, self.weights(plan.elite_returns))
+        weights = softmax_weights(plan.elite_returns, self.temperature, relative=self.relative_temperature)
+        mean, std = weighted_moments(plan.elites, weights)
         std = std.clamp(self.min_std, self.max_std) if self.adapt_std else plan.std
-        return replace(plan, actions=mean, mean=mean, std=std)
-
-    def weights(self, elite_returns: Float[Tensor, "batch elite"]) -> Float[Tensor, "batch elite"]:
-        """Weigh elites by their returns, best first; those at -inf weigh 0, each row sums to 1."""
-        is_scored = elite_returns.isfinite()
-        below_best = (elite_returns - elite_returns[:, :1]).masked_fill(~is_scored, 0)
-        if self.relative_temperature:
-            # In units of the range first: squares of tiny or huge returns would leave the floats.
-            tiny = torch.finfo(below_best.dtype).tiny
-            below_best = below_best / -below_best.amin(1, keepdim=True).clamp(max=-tiny)
-            num_scored = is_scored.sum(1, keepdim=True).clamp(min=1)
-            mean = below_best.sum(1, keepdim=True) / num_scored
-            deviations = (below_best - mean).masked_fill(~is_scored, 0)
-            std = (deviations.square().sum(1, keepdim=True) / num_scored).sqrt()
-            below_best = below_best / std.clamp(min=tiny)
-        return (below_best / self.temperature).masked_fill(~is_scored, -math.inf).softmax(1)
+        return replace(plan, mean=mean, std=std, elite_weights=weights)

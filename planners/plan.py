@@ -11,24 +11,32 @@ from planners.errors import PlannerError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A batch of action sequences with the Gaussian they came from.
+    """A batch of action sequences with the Gaussian they came from, and how the search for them went.
 
-    Axes: B batch (one row is one planning problem), H horizon, A action, K elites.
+    Axes: B batch (one row is one planning problem), H horizon, A action, P parameters of an action sequence
+    (its steps themselves, P = H, unless the planner has another `basis`), K elites, I iterations.
 
     - `actions`: to execute, inside the bounds.
-    - `mean`, `std`: the Gaussian to plan on from.
-    - `elites`: the best candidates found so far, best first.
+    - `mean`, `std`: the Gaussian over parameters to plan on from.
+    - `elites`: the parameters of the best candidates found so far, best first; `SamplingPlanner.decode` turns
+      them into actions.
     - `elite_returns`: their returns; -inf means "not scored here": a plan that was not improved yet, a
       candidate whose return was NaN or infinite, or fewer candidates than elites.
-    - `num_iterations`, `seconds`: work done by the call to `plan` that made it (for the whole batch).
+    - `elite_weights`: how much each counted in the mean; sums to 1, 0 where nothing was scored.
+    - `best_returns`: the best return after each iteration that was done.
+    - `num_iterations`, `num_evaluations` (candidates scored for each row; one whose gradient was taken
+      counts once), `seconds`: work done by the call to `plan` that made it (`seconds` for the whole batch).
     """
 
     actions: Float[Tensor, "batch horizon action"]
-    mean: Float[Tensor, "batch horizon action"]
-    std: Float[Tensor, "batch horizon action"]
-    elites: Float[Tensor, "batch elite horizon action"]
+    mean: Float[Tensor, "batch parameter action"]
+    std: Float[Tensor, "batch parameter action"]
+    elites: Float[Tensor, "batch elite parameter action"]
     elite_returns: Float[Tensor, "batch elite"]
+    elite_weights: Float[Tensor, "batch elite"]
+    best_returns: Float[Tensor, "batch iteration"]
     num_iterations: int = 0
+    num_evaluations: int = 0
     seconds: float = 0.0
 
     @property
@@ -36,16 +44,26 @@ class Plan:
         """The highest return found, -inf where nothing was scored; that of `elites[:, 0]`."""
         return self.elite_returns[:, 0]
 
+    @property
+    def effective_sample_size(self) -> Float[Tensor, " batch"]:
+        """How many elites the mean rests on: 1 / sum(weight^2), from 1 (one decided) to K (all alike).
+
+        0 where nothing was scored. Near 1 the temperature is low for these returns: the mean follows single
+        candidates. Source: Kish 1965.
+        """
+        total = self.elite_weights.square().sum(1)
+        return torch.where(total > 0, 1 / total, 0)
+
     def replace_rows(self, mask: Bool[Tensor, " batch"], other: "Plan") -> "Plan":
         """Return this plan with the rows where `mask` is True taken from `other`.
 
         So single environments of a batch are reset: `plan.replace_rows(is_new, planner.initial_plan(B))`.
-        `num_iterations` and `seconds` stay this plan's.
+        What tells of the search (`best_returns` and the work done) stays this plan's.
         """
         if other.elites.shape != self.elites.shape:
             raise PlannerError(
                 f"plans of shapes {tuple(self.elites.shape)} and {tuple(other.elites.shape)} (batch, elite, "
-                "horizon, action) cannot share rows: take both from one planner with one batch size."
+                "parameter, action) cannot share rows: take both from one planner with one batch size."
             )
         rows = mask[:, None, None]
         return replace(
@@ -55,4 +73,5 @@ class Plan:
             std=torch.where(rows, other.std, self.std),
             elites=torch.where(rows[..., None], other.elites, self.elites),
             elite_returns=torch.where(mask[:, None], other.elite_returns, self.elite_returns),
+            elite_weights=torch.where(mask[:, None], other.elite_weights, self.elite_weights),
         )

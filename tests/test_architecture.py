@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from planners import PLANNERS
+from planners import BASES, NOISES, PLANNERS
 from worldmodel.apps.build import build_planner
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.model import WorldModel, WorldModelSize
@@ -116,15 +116,33 @@ def settings(group: str, option: str) -> dict:
 @pytest.mark.parametrize("option", options("planner"))
 def test_every_planner_config_builds_its_planner(option):
     config = settings("planner", option)
-    assert config["name"] == option
+    assert option.endswith(config["name"])  # `classical_mppi` is an MPPI
     planner = build_planner(config, action_dim=2)
-    assert type(planner) is PLANNERS[option]
+    assert type(planner) is PLANNERS[config["name"]]
     assert 0 <= config["num_proposals"] < planner.num_candidates
     assert planner.initial_plan(1).mean.shape == (1, config["horizon"], 2)
 
 
 def test_every_planner_has_a_config():
-    assert set(options("planner")) == set(PLANNERS)
+    assert set(PLANNERS) <= set(options("planner"))
+
+
+@pytest.mark.parametrize("planner", options("planner"))
+@pytest.mark.parametrize(
+    "override", [f"{group}={option}" for group in ("basis", "noise", "budget") for option in options(group)]
+)
+def test_every_part_fits_every_planner(planner, override):
+    config = to_dict(compose_config("train", [f"planner={planner}", override, "planner.horizon=12"]))[
+        "planner"
+    ]
+    if config["num_elites"] > config["num_candidates"]:
+        config["num_elites"] = config["num_candidates"]
+    built = build_planner(config, action_dim=2)
+    group, _, option = override.partition("=")
+    if group != "budget":
+        kinds = BASES if group == "basis" else NOISES
+        assert type(getattr(built, group)) is kinds[option]
+    assert built.initial_plan(1).actions.shape == (1, 12, 2)
 
 
 @pytest.mark.parametrize("option", options("model"))

@@ -27,6 +27,11 @@ def bowl(target: Tensor | float) -> Score:
     return lambda candidates: -(candidates - target).square().sum((2, 3))
 
 
+def flat(candidates: Tensor) -> Tensor:
+    """Score every candidate 0, with a gradient of 0."""
+    return 0 * candidates.sum((2, 3))
+
+
 def solve(
     planner: SamplingPlanner, score: Score, batch_size: int = 1, decisions: int = 4, seed: int = 0, **start
 ) -> Plan:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from planner_problems import CountingScorer, bowl, build, is_valid, seeded, solve
+from planner_problems import CountingScorer, bowl, build, flat, is_valid, seeded, solve
 
 import planners.sampling
 from planners import PlannerError
@@ -15,7 +15,7 @@ from planners import PlannerError
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-0.3, 0.7), (0.1, 0.2)])
 def test_nothing_leaves_the_bounds_not_even_by_rounding(name, low, high):
     low, high = (torch.tensor(bound, dtype=torch.float32).item() for bound in (low, high))
-    planner = build(name, low=low, high=high, initial_std=2.0, num_elites=37)
+    planner = build(name, low=low, high=high, initial_std=2.0, num_candidates=64, num_elites=37)
     score = CountingScorer(bowl(5.0))  # everything presses against a bound
     start = planner.initial_plan(4)
     proposals = torch.full((4, 3, 3, 2), 9.0)
@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_plan_to_the_bit_and_another_seed_another(n
     first, same, other = (solve(build(name), bowl(0.4), 2, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first.actions, same.actions)
     assert torch.equal(first.elites, same.elites)
-    assert not torch.equal(first.actions, other.actions)
+    assert not torch.equal(first.elites, other.elites)
 
 
 def test_without_a_generator_the_default_one_is_used(name):
@@ -56,8 +56,13 @@ def test_exactly_num_candidates_are_scored_in_each_iteration(name):
     planner = build(name, num_candidates=50, num_elites=10, num_iterations=4)
     score = CountingScorer(bowl(0.4))
     plan = planner.plan(score, planner.initial_plan(2), torch.zeros(2, 7, 3, 2), seeded())
-    assert [tuple(seen.shape) for seen in score.seen] == [(2, 50, 3, 2)] * 4
+    expected = [planner.num_candidates_in(iteration) for iteration in range(4)]
+    assert expected[0] == 50
+    if name not in ("icem", "hybrid"):  # which need fewer later on
+        assert expected == [50] * 4
+    assert [tuple(seen.shape) for seen in score.seen] == [(2, count, 3, 2) for count in expected]
     assert plan.num_iterations == 4
+    assert plan.num_evaluations == sum(expected)
 
 
 def test_the_start_and_the_proposals_are_candidates_and_never_lost(name):
@@ -84,7 +89,7 @@ def test_the_best_of_the_plan_is_never_worse_than_the_start_or_any_candidate(nam
 
 def test_a_perfect_proposal_wins(name):
     def score(candidates):  # a needle: nothing leads to it
-        return (candidates - 0.77).abs().amax((2, 3)).lt(1e-3).float()
+        return (candidates - 0.77).abs().amax((2, 3)).lt(1e-3).float() + flat(candidates)
 
     planner = build(name, action_dim=4, horizon=5)
     proposals = torch.full((2, 1, 5, 4), 0.77)
@@ -112,10 +117,12 @@ def test_a_proposal_of_nan_neither_wins_nor_spoils_the_plan(name):
 
 
 def test_a_needle_at_which_a_proposal_of_nan_is_scored_is_not_its_reward(name):
-    planner = build(name)
+    # Without a slope a climber stays at the needle, which then counts anew.
+    settings = {"num_iterations": 1} if name in ("gradient", "hybrid") else {}
+    planner = build(name, **settings)
     proposals = torch.full((1, 1, 3, 2), math.nan)
     start = planner.initial_plan(1)
-    plan = planner.plan(lambda c: (c == 0).all(3).all(2).float(), start, proposals, seeded())
+    plan = planner.plan(lambda c: (c == 0).all(3).all(2).float() + flat(c), start, proposals, seeded())
     assert (plan.elite_returns == 1).sum() == 1  # the plan at hand, all zeros
 
 
@@ -188,9 +195,7 @@ def test_a_row_of_nan_keeps_its_start_and_does_not_touch_the_others(name):
 def test_equal_returns_leave_the_best_where_it_was(name):
     planner = build(name)
     start = solve(planner, bowl(0.3))
-    plan = planner.plan(
-        lambda candidates: candidates.new_zeros(candidates.shape[:2]), start, generator=seeded()
-    )
+    plan = planner.plan(flat, start, generator=seeded())
     assert torch.equal(plan.elites[:, 0], start.mean)
 
 
@@ -239,6 +244,8 @@ def test_the_deadline_decides_how_many_iterations_run(name, monkeypatch, deadlin
 
 
 def test_cut_short_the_plan_is_that_of_fewer_iterations(name, monkeypatch):
+    if name in ("dial", "icem", "hybrid"):
+        pytest.skip("what it does in an iteration depends on how many there will be")
     clock = Clock(monkeypatch)
     long, short = build(name, num_iterations=6), build(name, num_iterations=2)
     start = long.initial_plan(1)

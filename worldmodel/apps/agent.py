@@ -189,7 +189,7 @@ class PlanningAgent:
         """Continue with the chance of `state`."""
         self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: some planners take gradients of the score
     def act(self, observation: Observation, deadline: float | None = None) -> Decision:
         """Plan for every environment; `deadline` as in `SamplingPlanner.plan`."""
         model, planner = self._model, self._planner
@@ -200,12 +200,12 @@ class PlanningAgent:
         proposals = propose(model, latent, self._noise(noise_shape, device))
         score = partial(estimate_return, model, latent, discount=self._discount)
         self.plan = planner.plan(score, start, proposals, self._generator, deadline)
-        action, std = self.plan.actions[:, 0], self.plan.std[:, 0]
+        action, std = self.plan.actions[:, 0], planner.action_std(self.plan.std)[:, 0]
         if self.exploration_std > 0:
             action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
         return Decision(
             action=action.clamp(-1, 1).cpu().numpy(),
-            mean=self.plan.mean[:, 0].cpu().numpy(),
+            mean=planner.decode(self.plan.mean)[:, 0].cpu().numpy(),
             std=std.cpu().numpy(),
         )
 

@@ -1,5 +1,6 @@
 """Configuration -> objects: the only place that turns names and numbers into parts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 import envs
-from planners import PLANNERS, SamplingPlanner
+from planners import BASES, NOISES, PLANNERS, SamplingPlanner
 from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
 from worldmodel.errors import ConfigError
@@ -63,6 +64,9 @@ def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPl
     settings = dict(planner_config)
     name = settings.pop("name")
     settings.pop("num_proposals")
+    for key, kinds in (("basis", BASES), ("noise", NOISES)):
+        if key in settings:
+            settings[key] = _build_part(key, settings[key], kinds)
     if name not in PLANNERS:
         raise ConfigError(
             f"there is no planner {name!r}{closest(name, list(PLANNERS))}. Known: {', '.join(PLANNERS)}"
@@ -72,6 +76,22 @@ def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPl
             f"planner.name={name} has no {', '.join(sorted(unknown))}: choose a planner with planner={name}"
         )
     return PLANNERS[name](action_dim=action_dim, **settings)
+
+
+def _build_part(key: str, settings: dict[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
+    """A basis or a noise by name; a number that only another kind has (a planner's default one's) is left."""
+    name = settings["name"]
+    if name not in kinds:
+        raise ConfigError(
+            f"planner.{key}.name={name}: there is no {key} {name!r}{closest(name, list(kinds))}. "
+            f"Known: {', '.join(kinds)}"
+        )
+    known = {field for kind in kinds.values() for field in kind.__dataclass_fields__}
+    if unknown := settings.keys() - known - {"name"}:
+        raise ConfigError(f"planner.{key}.{min(unknown)}: there is no such setting of any {key}")
+    return kinds[name](
+        **{field: settings[field] for field in kinds[name].__dataclass_fields__ if field in settings}
+    )
 
 
 def build_planning_agent(

@@ -1,0 +1,52 @@
+"""A scorer from a model that is given step by step."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from planners.scorer import Scorer
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def shooting(
+    step: Step,
+    state: Float[Tensor, "batch state"],
+    *,
+    discount: float = 1.0,
+    terminal_value: Callable[[Tensor], Tensor] | None = None,
+    violation: Callable[[Tensor, Tensor], Tensor] | None = None,
+    weight: float = 1.0,
+) -> Scorer:
+    """Play every candidate from its row's `state`, one batched step after the other.
+
+    The functions take states (M, S) and actions (M, A), M = batch * candidates, one row for each sequence:
+
+    - `step(states, actions)` returns the next states (M, S) and the rewards (M,).
+    - `terminal_value(states)`: (M,), what the last state is worth; discounted as the rewards are.
+    - `violation(states, actions)`: (M,), at least 0: how much a step breaks a constraint; `weight` times that
+      is taken off its reward. It sees the state before the action; the terminal value sees the last.
+    """
+
+    def score(
+        candidates: Float[Tensor, "batch candidate horizon action"],
+    ) -> Float[Tensor, "batch candidate"]:
+        batch_size, num_candidates, horizon, action_dim = candidates.shape
+        # One contiguous (M, A) matrix per step: strided rows would be gathered anew in every product.
+        steps = candidates.reshape(-1, horizon, action_dim).transpose(0, 1).contiguous()
+        states = state.repeat_interleave(num_candidates, dim=0)
+        returns, factor = states.new_zeros(len(states)), 1.0
+        for actions in steps.unbind(0):
+            before = states
+            states, rewards = step(states, actions)
+            if violation is not None:
+                rewards = rewards - weight * violation(before, actions)
+            returns = returns + rewards if factor == 1.0 else torch.add(returns, rewards, alpha=factor)
+            factor *= discount
+        if terminal_value is not None:
+            returns = returns + factor * terminal_value(states)
+        return returns.view(batch_size, num_candidates)
+
+    return score

@@ -1,0 +1,1 @@
+"""Benchmarks: planners, their speed, and other libraries on the same problems."""
