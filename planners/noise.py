@@ -101,9 +101,9 @@ class RateLimited(Noise):
 
     def matrix(self, size: int) -> Float[Tensor, "size size"]:
         """Factor of the covariance correlation^|i - j|, with correlation 1 - rate^2 / 2."""
-        if not 0 < self.rate <= math.sqrt(2):
+        if not 0.001 <= self.rate <= math.sqrt(2):
             raise PlannerError(
-                f"rate is {self.rate}; it must be positive and at most sqrt(2), the rate of white noise."
+                f"rate is {self.rate}; it must lie between 0.001 and sqrt(2), the rate of white noise."
             )
         steps = torch.arange(size, dtype=torch.float64)
         correlation = max(0.0, 1 - self.rate**2 / 2)
