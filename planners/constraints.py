@@ -25,18 +25,27 @@ def penalized(score: Scorer, violation: Violation, weight: float) -> Scorer:
     A weight of infinity makes a rule hard: a candidate that breaks it never wins, and a row in which all
     break it is told as any other without a finite return.
     """
-    if not weight >= 0:
-        raise PlannerError(f"weight is {weight}; it must be at least 0, as violations are taken off.")
+    check_weight(weight)
 
     def constrained(
         candidates: Float[Tensor, "batch candidate horizon action"],
     ) -> Float[Tensor, "batch candidate"]:
-        broken = violation(candidates)
-        if math.isinf(weight):
-            return score(candidates).masked_fill(broken > 0, -math.inf)
-        return score(candidates) - weight * broken
+        return lowered(score(candidates), violation(candidates), weight)
 
     return constrained
+
+
+def check_weight(weight: float) -> None:
+    """Errors: `PlannerError` for a weight that would reward violations."""
+    if not weight >= 0:
+        raise PlannerError(f"weight is {weight}; it must be at least 0, as violations are taken off.")
+
+
+def lowered(returns: Tensor, broken: Tensor, weight: float) -> Tensor:
+    """returns - weight * broken; with a weight of infinity -inf where the rule is not surely kept."""
+    if math.isinf(weight):
+        return returns.masked_fill(~(broken <= 0), -math.inf)  # so that NaN counts as broken
+    return returns - weight * broken
 
 
 def action_rate(max_change: float, previous_action: Float[Tensor, "batch action"] | None = None) -> Violation:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from planners.constraints import check_weight, lowered
 from planners.scorer import Scorer
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -27,8 +28,10 @@ def shooting(
     - `step(states, actions)` returns the next states (M, S) and the rewards (M,).
     - `terminal_value(states)`: (M,), what the last state is worth; discounted as the rewards are.
     - `violation(states, actions)`: (M,), at least 0: how much a step breaks a constraint; `weight` times that
-      is taken off its reward. It sees the state before the action; the terminal value sees the last.
+      is taken off its reward (a weight of infinity: the candidate never wins). It sees the state before the
+      action; the terminal value sees the last.
     """
+    check_weight(weight)
 
     def score(
         candidates: Float[Tensor, "batch candidate horizon action"],
@@ -42,7 +45,7 @@ def shooting(
             before = states
             states, rewards = step(states, actions)
             if violation is not None:
-                rewards = rewards - weight * violation(before, actions)
+                rewards = lowered(rewards, violation(before, actions), weight)
             returns = returns + rewards if factor == 1.0 else torch.add(returns, rewards, alpha=factor)
             factor *= discount
         if terminal_value is not None:
