@@ -27,7 +27,7 @@ from envs.physics import BatchPhysics  # noqa: E402
 from envs.registry import canonical_task, make, make_vec, task_names  # noqa: E402
 from envs.simulation import Simulation  # noqa: E402
 from envs.tasks import batch_task, batch_task_names  # noqa: E402
-from envs.vector import TaskVectorEnv  # noqa: E402
+from envs.vector import SyncTaskVectorEnv, TaskVectorEnv  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Sensor",
     "Simulation",
     "SimulationError",
+    "SyncTaskVectorEnv",
     "TaskEnv",
     "TaskVectorEnv",
     "UnknownTaskError",

@@ -8,6 +8,7 @@ from typing import Any
 
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from envs.simulation import Simulation
 from envs.wrappers import Observation, TaskEnv
 
 
@@ -59,6 +60,11 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
         first = self.envs[0]
         assert isinstance(first, TaskEnv)
         self._describe(first, env_seeds)
+
+    @property
+    def simulations(self) -> list[Simulation]:
+        """The MuJoCo simulation of each environment, shared with it. Errors: `EnvError` for one without."""
+        return [env.simulation for env in self.envs]  # type: ignore[attr-defined]
 
 
 class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):

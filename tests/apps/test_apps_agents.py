@@ -6,6 +6,7 @@ import torch
 
 from planners import CEM
 from worldmodel.apps.agent import ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
+from worldmodel.apps.foresight import LearnedForesight
 
 STATE_DIM, ACTION_DIM, HORIZON = 3, 2, 4
 
@@ -28,9 +29,8 @@ def planning(model):
         planner = CEM(action_dim=ACTION_DIM, **(small | settings))
         generator = torch.Generator().manual_seed(seed)
         return PlanningAgent(
-            model,
+            LearnedForesight(model, discount=0.9),
             planner,
-            discount=0.9,
             num_proposals=3,
             generator=generator,
             exploration_std=exploration_std,

@@ -110,7 +110,7 @@ def test_a_planner_key_without_its_planner():
 
 
 def test_a_missing_value_is_named():
-    assert message("control").startswith("checkpoint= is missing")
+    assert message("imagine").startswith("checkpoint= is missing")
     assert message("collect", "task=reacher-easy").startswith("dataset= is missing")
 
 

@@ -4,9 +4,7 @@ Every agent acts for a batch of environments at once: observations {key: (B, ...
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,9 +12,8 @@ import torch
 from torch import Tensor
 
 from planners import Plan, SamplingPlanner
-from worldmodel.model import WorldModel, estimate_return, propose
-
-Observation = Mapping[str, np.ndarray]
+from worldmodel.apps.foresight import Foresight, Observation, to_tensors
+from worldmodel.model import WorldModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +137,16 @@ class PolicyAgent:
     @torch.inference_mode()
     def act(self, observation: Observation) -> Decision:
         """The policy's mean action."""
-        latent = self._model.encode(to_tensors(observation, self._model))
+        latent = self._model.encode(to_tensors(observation, next(self._model.parameters()).device))
         action = self._model.policy.best_action(latent).cpu().numpy()
         return Decision(action=action, mean=action, std=np.zeros_like(action))
 
 
 class PlanningAgent:
-    """Imagines futures in latent space and executes the first action of the best plan (MPC).
+    """Looks into futures and executes the first action of the best plan (MPC).
 
-    - `discount`: of the imagined return.
-    - `num_proposals`: candidates from the policy prior.
+    - `foresight`: where the futures come from.
+    - `num_proposals`: candidates from the policy prior, if the foresight has one.
     - `exploration_std`: std of noise added to each action; 0 while evaluating. Where the planner is less
       sure than that, its own std is taken.
     - `generator`: all its chance.
@@ -159,15 +156,14 @@ class PlanningAgent:
 
     def __init__(
         self,
-        model: WorldModel,
+        foresight: Foresight,
         planner: SamplingPlanner,
         *,
-        discount: float,
         num_proposals: int,
         generator: torch.Generator,
         exploration_std: float = 0.0,
     ) -> None:
-        self._model, self._planner, self._discount = model, planner, discount
+        self._foresight, self._planner = foresight, planner
         self._num_proposals, self._generator = num_proposals, generator
         self.exploration_std = exploration_std
         self.plan: Plan | None = None
@@ -192,14 +188,13 @@ class PlanningAgent:
     @torch.no_grad()  # not inference mode: some planners take gradients of the score
     def act(self, observation: Observation, deadline: float | None = None) -> Decision:
         """Plan for every environment; `deadline` as in `SamplingPlanner.plan`."""
-        model, planner = self._model, self._planner
-        latent = model.encode(to_tensors(observation, model))
-        size, device = len(latent), latent.device
-        start = self._start(size, device)
-        noise_shape = (size, self._num_proposals, planner.horizon, model.size.action_dim)
-        proposals = propose(model, latent, self._noise(noise_shape, device))
-        score = partial(estimate_return, model, latent, discount=self._discount)
-        self.plan = planner.plan(score, start, proposals, self._generator, deadline)
+        planner, size, device = self._planner, batch_size(observation), self._foresight.device
+        outlook, start = self._foresight.outlook(observation), self._start(size, device)
+        proposals = None
+        if outlook.propose is not None:
+            shape = (size, self._num_proposals, planner.horizon, planner.action_dim)
+            proposals = outlook.propose(self._noise(shape, device))
+        self.plan = planner.plan(outlook.score, start, proposals, self._generator, deadline)
         action, std = self.plan.actions[:, 0], planner.action_std(self.plan.std)[:, 0]
         if self.exploration_std > 0:
             action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
@@ -219,12 +214,6 @@ class PlanningAgent:
 
     def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(device)
-
-
-def to_tensors(observation: Observation, model: WorldModel) -> dict[str, Tensor]:
-    """Observations as tensors, where the model is."""
-    device = next(model.parameters()).device
-    return {key: torch.from_numpy(np.asarray(value)).to(device) for key, value in observation.items()}
 
 
 def _around_zero(shape: tuple[int, ...], std: float) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import envs
 from planners import BASES, NOISES, PLANNERS, SamplingPlanner
 from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
+from worldmodel.apps.foresight import Foresight
 from worldmodel.errors import ConfigError
 from worldmodel.model import WorldModel, WorldModelSize
 from worldmodel.training import Trainer, TrainerSettings
@@ -95,15 +96,14 @@ def _build_part(key: str, settings: dict[str, Any], kinds: Mapping[str, type[Any
 
 
 def build_planning_agent(
-    model: WorldModel,
+    foresight: Foresight,
     planner_config: dict[str, Any],
     *,
-    discount: float,
     seed: int,
     exploration_std: float = 0.0,
 ) -> PlanningAgent:
-    """Model and planner joined."""
-    planner = build_planner(planner_config, model.size.action_dim)
+    """Foresight and planner joined."""
+    planner = build_planner(planner_config, foresight.action_dim)
     num_proposals = planner_config["num_proposals"]
     if not 0 <= num_proposals < planner.num_candidates:
         raise ConfigError(
@@ -111,9 +111,8 @@ def build_planning_agent(
             f"num_candidates={planner.num_candidates}"
         )
     return PlanningAgent(
-        model,
+        foresight,
         planner,
-        discount=discount,
         num_proposals=num_proposals,
         generator=torch.Generator().manual_seed(seed),
         exploration_std=exploration_std,

@@ -25,6 +25,8 @@ class Verb:
     summary: str
     examples: tuple[str, ...]
     run: Callable[[dict[str, Any], set[str]], None]
+    # What some overrides imply, as overrides that stand before them.
+    implied: Callable[[Sequence[str]], list[str]] = lambda overrides: []
 
 
 def _train(config: dict[str, Any], given: set[str]) -> None:
@@ -51,6 +53,16 @@ def _control(config: dict[str, Any], given: set[str]) -> None:
     control(config)
 
 
+def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
+    """The simulator knows no value of what follows a plan: it must look further than a learned model."""
+    if "model=oracle" not in overrides:
+        return []
+    given = {override.partition("=")[0] for override in overrides}
+    return [
+        f"{key}={option}" for key, option in (("planner", "icem"), ("budget", "oracle")) if key not in given
+    ]
+
+
 def _imagine(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.imagine import imagine
 
@@ -68,6 +80,18 @@ def _bench_learning(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.bench_learning import bench_learning
 
     print(f"report in {bench_learning(config)}")
+
+
+def _bench_speed(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.speed import bench_speed
+
+    print(f"report in {bench_speed(config, given)}")
+
+
+def _bench_peers(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.peers import bench_peers
+
+    print(f"report in {bench_peers(config, given)}")
 
 
 def _demo(config: dict[str, Any], given: set[str]) -> None:
@@ -93,13 +117,15 @@ VERBS = {
         run=_train,
     ),
     "control": Verb(
-        summary="Control the robot in closed loop with a trained model: return, decision latency, video.",
+        summary="Control the robot in closed loop, by a trained model or the oracle: return, latency, video.",
         examples=(
             "worldmodel control checkpoint=runs/demo",
             "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
             "worldmodel control checkpoint=runs/demo agent=policy video=false",
+            "worldmodel control model=oracle task=cheetah-run planner=icem",
         ),
         run=_control,
+        implied=_oracle_defaults,
     ),
     "imagine": Verb(
         summary="Imagined against real: the same actions in the model and in the simulator.",
@@ -125,6 +151,23 @@ VERBS = {
             "worldmodel bench learning report=true",
         ),
         run=_bench_learning,
+    ),
+    "bench speed": Verb(
+        summary="Measure how fast planning is here: decisions, model steps, share of the matmul floor.",
+        examples=(
+            "worldmodel bench speed",
+            "worldmodel bench speed task=cheetah-run problems=[model] model=small compile=true",
+            "worldmodel bench speed device=cuda num_candidates=512",
+        ),
+        run=_bench_speed,
+    ),
+    "bench peers": Verb(
+        summary="Other libraries' planners beside ours: same problems, same budgets, same process.",
+        examples=(
+            "worldmodel bench peers",
+            "worldmodel bench peers libraries=[pytorch_mppi] problems=[linear] repeats=5",
+        ),
+        run=_bench_peers,
     ),
 }
 
@@ -182,7 +225,8 @@ def _dispatch(arguments: list[str]) -> int:
     if any(word in ("-h", "--help") for word in overrides):
         print(_help(name))
         return 0
-    config = to_dict(compose_config(name.replace(" ", "_"), overrides))
+    implied = VERBS[name].implied(overrides)
+    config = to_dict(compose_config(name.replace(" ", "_"), [*implied, *overrides]))
     given = {word.partition("=")[0] for word in overrides}
     VERBS[name].run(config, given)
     return 0

@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from worldmodel.errors import ConfigError
 
 CONFIGS = "configs"
+# Options of the group `model` for what acts; the others are sizes of what learns.
+_ACTING_MODELS = ("oracle",)
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -62,7 +64,11 @@ def config_groups(name: str) -> dict[str, list[str]]:
         if isinstance(entry, DictConfig):
             group = str(next(iter(entry))).removeprefix("optional ")
             options = (path.name for path in (root / group).iterdir() if path.name.endswith(".yaml"))
-            groups[group] = sorted(option.removesuffix(".yaml") for option in options)
+            names = sorted(option.removesuffix(".yaml") for option in options)
+            if group == "model":
+                is_acting = str(next(iter(entry))).startswith("optional ")
+                names = [option for option in names if (option in _ACTING_MODELS) == is_acting]
+            groups[group] = names
     return groups
 
 

@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 
-from worldmodel.apps.build import build_env
+import envs
+from worldmodel.apps.agent import Agent
+from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval
 from worldmodel.apps.trained import TrainedRun, make_agent, open_run
 from worldmodel.apps.video import ControlVideo
-from worldmodel.errors import RunError
+from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import write_json
 
 CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
@@ -25,31 +28,29 @@ CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
 def control(config: dict[str, Any]) -> dict[str, Any]:
     """Play `episodes` episodes; write `control.json` and, if `video`, `control.mp4` of the first.
 
-    Without `output`, into `RUN_DIR/control-<planner, or agent>`: two that differ stand beside each other.
+    Without `output`, into `RUN_DIR/control-<planner, or agent>` (without a run, `runs/control/TASK/...`):
+    two that differ stand beside each other.
 
     `config` is that of `configs/control.yaml`. Returns the content of `control.json`.
     """
     positive(config, "episodes", "num_threads")
     not_negative(config, "seed")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
-    run = open_run(config["checkpoint"], task=config["task"])
-    output = _output(config, run)
-    env = build_env(run.task, run.config["env"], num_envs=1, seed=config["seed"], camera=config["camera"])
+    run, task, env_config = _subject(config)
+    output = _output(config, run, task)
+    env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"])
     try:
-        new_agent = partial(
-            make_agent, config["agent"], run.model.size.action_dim, seed=config["seed"], run=run,
-            planner_config=config.get("planner"),
-        )  # fmt: skip
+        new_agent = partial(_agent, config, env, run)
         period_s: float | None = env.control_period_s
         agent = new_agent()
         _warm_up(env, new_agent(), config["seed"])
-        title = f"{run.task}   {_acting(config, run.config)}"
+        title = f"{task}   {_acting(config, run)}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
         with (
             filming as video,
-            ProgressDisplay(f"control {run.task}", config["episodes"], "episodes") as display,
+            ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
                 episode_return, episode_seconds = _play(env, agent, video if episode == 0 else None)
@@ -59,10 +60,11 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
     finally:
         env.close()
     result = {
-        "task": run.task,
-        "checkpoint": str(run.checkpoint.path),
+        "task": task,
+        "model": "oracle" if _is_oracle(config) else "learned",
+        "checkpoint": None if run is None else str(run.checkpoint.path),
         "agent": config["agent"],
-        "planner": (config.get("planner") or run.config["planner"]) if config["agent"] == "planner" else None,
+        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
         "seed": config["seed"],
         "returns": returns,
         "return": mean_interval(returns).to_json(),
@@ -109,16 +111,56 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
     env.reset(seed=list(env.env_seeds))
 
 
-def _acting(config: dict[str, Any], trained: dict[str, Any]) -> str:
+def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, Any]]:
+    """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
+    run = None if config["checkpoint"] is None else open_run(config["checkpoint"], task=config["task"])
+    if run is None and not _is_oracle(config) and config["agent"] in ("planner", "policy"):
+        raise ConfigError(
+            "checkpoint= is missing: give a run folder, or plan in the simulator itself with "
+            "model=oracle task=TASK"
+        )
+    task = config["task"] or (None if run is None else run.task)
+    if task is None:
+        raise ConfigError("task= is missing: name a task, such as task=cheetah-run")
+    # A learned model acts in the environment that it was trained in.
+    return run, task, config["env"] if run is None else run.config["env"]
+
+
+def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
+    if config["agent"] == "planner" and _is_oracle(config):
+        foresight = OracleForesight(
+            env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
+        )
+        return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
+    return make_agent(
+        config["agent"], action_dim(env), seed=config["seed"], run=run, planner_config=config.get("planner")
+    )
+
+
+def _planner_config(config: dict[str, Any], run: TrainedRun | None) -> dict[str, Any]:
+    given: dict[str, Any] | None = config.get("planner")
+    if run is not None:
+        return run.planner_config(given)
+    if given is None or "name" not in given:
+        raise ConfigError("planner= is missing: name a planner, such as planner=icem")
+    return given
+
+
+def _acting(config: dict[str, Any], run: TrainedRun | None) -> str:
     """What acts, in a word: the planner's name, or the agent's."""
     if config["agent"] != "planner":
         return str(config["agent"])
-    return str((config.get("planner") or trained["planner"])["name"])
+    name = str(_planner_config(config, run)["name"])
+    return f"oracle-{name}" if _is_oracle(config) else name
 
 
-def _output(config: dict[str, Any], run: TrainedRun) -> Path:
-    name = f"control-{_acting(config, run.config)}"
-    output = Path(config["output"]) if config["output"] else run.directory / name
+def _is_oracle(config: dict[str, Any]) -> bool:
+    return bool((config.get("model") or {}).get("name") == "oracle")
+
+
+def _output(config: dict[str, Any], run: TrainedRun | None, task: str) -> Path:
+    beside = Path("runs") / "control" / envs.canonical_task(task) if run is None else run.directory
+    output = Path(config["output"]) if config["output"] else beside / f"control-{_acting(config, run)}"
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,6 +10,7 @@ import envs
 from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
 from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.config import closest
+from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.apps.run import would_import
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.model import WorldModel
@@ -38,10 +39,20 @@ class TrainedRun:
         parent = self.checkpoint.path.parent
         return parent.parent if parent.name == "checkpoints" else parent
 
+    @property
+    def foresight(self) -> LearnedForesight:
+        """Futures imagined in the learned world model."""
+        return LearnedForesight(self.model, discount=self.discount)
+
+    def planner_config(self, given: dict[str, Any] | None) -> dict[str, Any]:
+        """The planner that was asked for; what it leaves open (all of it, if None), as it was trained."""
+        if given is not None and "name" in given:
+            return given
+        return self.config["planner"] | (given or {})
+
     def planning_agent(self, planner_config: dict[str, Any] | None = None, *, seed: int = 0) -> PlanningAgent:
-        """The agent that plans in the model; without `planner_config`, as it was trained."""
-        config = self.config["planner"] if planner_config is None else planner_config
-        return build_planning_agent(self.model, config, discount=self.discount, seed=seed)
+        """The agent that plans in the model, with a planner as `planner_config` says."""
+        return build_planning_agent(self.foresight, self.planner_config(planner_config), seed=seed)
 
 
 def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:

@@ -14,6 +14,7 @@ from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.build import build_env, build_model, build_planning_agent, build_trainer
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation
+from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.run import default_num_threads, lock_run
@@ -150,9 +151,8 @@ class Training(ABC):
     def planning_agent(self, *, seed: int, exploration_std: float) -> PlanningAgent:
         """The agent that plans in the model as it is, and as it becomes."""
         return build_planning_agent(
-            self.trainer.model,
+            LearnedForesight(self.trainer.model, discount=self.trainer.settings.discount),
             self.config["planner"],
-            discount=self.trainer.settings.discount,
             seed=seed,
             exploration_std=exploration_std,
         )

@@ -1,0 +1,113 @@
+"""Where a planning agent's futures come from: the learned world model, or the simulator itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import envs
+from planners import Scorer
+from worldmodel.errors import ConfigError
+from worldmodel.model import WorldModel, estimate_return, propose
+
+Observation = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a planner needs of one moment in B environments.
+
+    - `score`: its one function.
+    - `propose`: action sequences from a policy, given standard normal noise (B, N, H, A); None without one.
+    """
+
+    score: Scorer
+    propose: Callable[[Tensor], Tensor] | None
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """Looks ahead from what is observed now."""
+
+    action_dim: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where its scores are computed."""
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """From observations {key: (B, ...)}."""
+
+
+class LearnedForesight:
+    """Imagines in latent space; `discount` is that of the imagined return."""
+
+    def __init__(self, model: WorldModel, *, discount: float) -> None:
+        self.model, self.discount = model, discount
+        self.action_dim = model.size.action_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Encode once, then imagine."""
+        latent = self.model.encode(to_tensors(observation, self.device))
+        return Outlook(
+            score=partial(estimate_return, self.model, latent, discount=self.discount),
+            propose=partial(propose, self.model, latent),
+        )
+
+
+class OracleForesight:
+    """Plays in the simulator itself, from the state that the environments are in.
+
+    - `env`: where the agent acts.
+    - `learned`: what the last state of a candidate is worth, and proposals; without it, nothing follows.
+    """
+
+    device = torch.device("cpu")  # the simulator's
+
+    def __init__(
+        self, env: envs.TaskVectorEnv, *, num_threads: int = 1, learned: LearnedForesight | None = None
+    ) -> None:
+        if not isinstance(env, envs.SyncTaskVectorEnv):
+            raise ConfigError("model=oracle needs environments in this process, to see their physics states")
+        self._env, self._learned = env, learned
+        assert env.single_action_space.shape is not None
+        self.action_dim = int(env.single_action_space.shape[0])
+        self.oracle = envs.Oracle(
+            env.task,
+            action_repeat=env.action_repeat,
+            num_threads=num_threads,
+            discount=1.0 if learned is None else learned.discount,
+        )
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """From the environments' physics states; the observation serves the learned part alone."""
+        learned = None if self._learned is None else self._learned.outlook(observation)
+        return Outlook(score=self._score, propose=None if learned is None else learned.propose)
+
+    def _score(self, candidates: Tensor) -> Tensor:
+        returns = self.oracle.returns(
+            self._env.simulations,
+            candidates.detach().cpu().numpy(),
+            terminal_value=None if self._learned is None else self._value,
+        )
+        return torch.from_numpy(returns).to(candidates)
+
+    def _value(self, observation: Observation) -> np.ndarray:
+        assert self._learned is not None
+        model = self._learned.model
+        with torch.no_grad():
+            return model.value(model.encode(to_tensors(observation, self._learned.device))).cpu().numpy()
+
+
+def to_tensors(observation: Observation, device: torch.device) -> dict[str, Tensor]:
+    """Observations as tensors."""
+    return {key: torch.from_numpy(np.asarray(value)).to(device) for key, value in observation.items()}
