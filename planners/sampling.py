@@ -172,6 +172,7 @@ class SamplingPlanner(Sequences, ABC):
             start,
             mean=start.mean.clamp(self.low, self.high),
             elite_returns=torch.full_like(start.elite_returns, -math.inf),
+            elite_weights=torch.zeros_like(start.elite_weights),
             num_evaluations=0,
         )
         improvements = self._improve(score, plan, known, noise)
