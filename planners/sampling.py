@@ -210,7 +210,8 @@ class SamplingPlanner(Sequences, ABC):
         """Yield a better plan after each iteration."""
         for iteration in range(self.num_iterations):
             candidates = self._candidates(plan, iteration, noise[iteration], known)
-            returns = self.returns_of(score, candidates)
+            # A model's weights may want gradients; plans that kept them would hold every former decision.
+            returns = self.returns_of(score, candidates).detach()
             if iteration == 0:
                 returns = known.disqualify(returns)
             plan = self.improved(plan, candidates, returns)
