@@ -94,6 +94,12 @@ def _bench_peers(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_peers(config, given)}")
 
 
+def _bench_planners(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.planners import bench_planners
+
+    print(f"report in {bench_planners(config)}")
+
+
 def _demo(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.demo import demo
 
@@ -142,6 +148,16 @@ VERBS = {
             "worldmodel collect checkpoint=runs/demo policy=planner episodes=20 dataset=data/cartpole",
         ),
         run=_collect,
+    ),
+    "bench planners": Verb(
+        summary="Measure planners: return against evaluations and milliseconds; goes on where it stopped.",
+        examples=(
+            "worldmodel bench planners problems=[lqr]",
+            "worldmodel bench planners problems=[oracle] tasks=[cheetah-run] planners=[cem,icem]",
+            "worldmodel bench planners 'planners=[icem,icem noise=white,mppi basis=cubic]' problems=[lqr]",
+            "worldmodel bench planners report=true",
+        ),
+        run=_bench_planners,
     ),
     "bench learning": Verb(
         summary="Measure learning: tasks x seeds, curves and tables; goes on where it stopped.",

@@ -104,6 +104,18 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def machine() -> str:
+    """This machine and what it runs, in a line."""
+    return _machine(
+        {
+            "processor": processor(),
+            "cores": num_cores(),
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+    )
+
+
 def _git(source: Path, *arguments: str) -> str:
     command = ["git", *arguments]
     done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=True, timeout=10)

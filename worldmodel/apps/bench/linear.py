@@ -1,5 +1,6 @@
 """A linear plant with quadratic cost: the one control problem whose best controller is known exactly."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +55,14 @@ class LinearPlant:
         """What the exact controller does (M, 2)."""
         gain = np.linalg.solve(self._r + self._b.T @ self._p @ self._b, self._b.T @ self._p @ self._a)
         return -states @ torch.from_numpy(gain).to(states).T
+
+    def closed_loop_cost(self, states: Tensor, act: Callable[[Tensor], Tensor]) -> float:
+        """Cost of acting for `NUM_STEPS` steps from every start, and of what remains then."""
+        cost = torch.zeros(len(states), dtype=torch.float64)
+        for _ in range(NUM_STEPS):
+            states, rewards = self.step(states, act(states))
+            cost -= rewards
+        return float((cost - self.value(states)).sum())
 
     def scorer(self, states: Tensor) -> Scorer:
         """Candidates played from these states."""
