@@ -52,9 +52,9 @@ class Budget:
         if config["name"] == "icem":  # a population that shrinks begins larger
             shares = [config["population_decay"] ** -iteration for iteration in range(self.num_iterations)]
             changed["num_candidates"] = round(evaluations / sum(shares))
-        elif config["name"] == "gradient":  # more starts than this help less than more steps
-            changed["num_candidates"] = max(1, min(config["num_candidates"], evaluations // 8))
-            changed["num_iterations"] = max(1, evaluations // changed["num_candidates"])
+        elif config["name"] == "gradient":  # as many steps as it is set to, from fewer or more starts
+            changed["num_candidates"] = max(1, evaluations // config["num_iterations"])
+            changed["num_iterations"] = config["num_iterations"]
         elif config["name"] == "hybrid":
             climbing = config["num_gradient_iterations"] * config["num_refined"]
             changed["num_iterations"] = config["num_iterations"]
