@@ -1,6 +1,7 @@
 """Planners that climb along gradients, alone or after CEM."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,6 +54,13 @@ def test_a_gradient_step_moves_by_the_learning_rate_whatever_the_scale_of_return
         moved = counting.seen[1] - counting.seen[0]
         free = counting.seen[1] < 1
         assert torch.allclose(moved[free], torch.full_like(moved[free], 0.03), rtol=1e-3)
+
+
+def test_gradient_steps_shrink_towards_the_end():
+    planner = build("gradient", learning_rate=0.02, num_iterations=5, low=-50.0, high=50.0)
+    counting, _ = scored(planner, lambda candidates: candidates.sum((2, 3)))
+    moved = [(after - before).mean().item() for before, after in pairwise(counting.seen)]
+    assert moved == pytest.approx([0.02, 0.016, 0.012, 0.008], rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["gradient", "hybrid"])
