@@ -31,8 +31,10 @@ from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
+from worldmodel.errors import ConfigError
 
 PROBLEMS = ("linear", "latent", "model")
+WITH_GRADIENT = {"gradient", "hybrid"}
 FACTORS = {
     "scale_candidates": "num_candidates",
     "scale_horizon": "horizon",
@@ -105,7 +107,8 @@ def bench_speed(config: dict[str, Any], given: set[str]) -> Path:
     torch.set_num_threads(config["num_threads"])
     record = provenance("bench speed", config, given, device, PACKAGES)
     rows: list[Row] = []
-    total = (len(config["problems"]) + (config["task"] is not None)) * len(_cases(config))
+    total = len(config["problems"]) * len(_cases(config))
+    total += len(_cases(config, is_simulated=True)) if config["task"] is not None else 0
     with ProgressDisplay("bench speed", total, "cases") as display:
         for problem in _problems(config, device):
             try:
@@ -127,6 +130,10 @@ def _check(config: dict[str, Any]) -> torch.device:
     check_counts("num_candidates", [config["num_candidates"]], least=2)
     for key in FACTORS:
         check_counts(key, config[key], least=2 if key == "scale_candidates" else 1)
+    if config["task"] is not None and not set(config["planners"]) - WITH_GRADIENT:
+        raise ConfigError(
+            f"planners={config['planners']}: a simulator has no gradient; add one that samples, such as cem"
+        )
     return check_device(config["device"])
 
 
@@ -142,10 +149,12 @@ def _problems(config: dict[str, Any], device: torch.device) -> Iterator[Problem]
             yield {"linear": problems.linear, "latent": problems.latent}[name](device, config["seed"])
 
 
-def _cases(config: dict[str, Any]) -> list[Case]:
+def _cases(config: dict[str, Any], *, is_simulated: bool = False) -> list[Case]:
+    """All that is timed on a problem; in a simulator there is nothing to differentiate or to compile."""
     sizes = {key: config[key] for key in FACTORS.values()}
-    cases = [Case(planner=planner, **sizes) for planner in config["planners"]]
-    if config["compile"]:
+    planners = [name for name in config["planners"] if not (is_simulated and name in WITH_GRADIENT)]
+    cases = [Case(planner=planner, **sizes) for planner in planners]
+    if config["compile"] and not is_simulated:
         cases += [replace(case, is_compiled=True) for case in cases]
     for key, name in FACTORS.items():
         cases += [replace(cases[0], varied=name, **{name: value}) for value in config[key]]
@@ -157,9 +166,7 @@ def _measure(
 ) -> list[Row]:
     """All cases of a problem; those that are compared with each other take turns."""
     rows: list[Row] = []
-    cases = _cases(config)
-    if problem.bare_rollout is not None:  # nothing to differentiate, nothing to compile
-        cases = [c for c in cases if c.planner not in ("gradient", "hybrid") and not c.is_compiled]
+    cases = _cases(config, is_simulated=problem.bare_rollout is not None)
     for varied in ("base", *FACTORS.values()):
         group = [case for case in cases if case.varied == varied]
         prepared = {case.name: _prepare(problem, case, config["seed"], device) for case in group}
