@@ -106,7 +106,7 @@ class Oracle:
                 one environment side by side. After a divergence they are NaN.
             violation: how badly states break a constraint, readings [...] -> [...]: each control step's
                 reward is lowered by `weight` times it.
-            weight: of the violation.
+            weight: of the violation, at least 0; infinite makes it a hard rule.
 
         Returns:
             float64 (B, N).
@@ -114,6 +114,8 @@ class Oracle:
         Raises:
             EnvError: wrong shapes, or simulations of another task.
         """
+        if not weight >= 0:
+            raise EnvError(f"weight={weight}, and a violation is taken off: give 0 or more")
         rewards, last = [], []
         for readings in self._play(simulations, candidates):
             rewards.append(self._rewards(readings, violation, weight))
@@ -180,7 +182,10 @@ class Oracle:
                 f"violation returned shape {penalty.shape}, and it gives one number for each environment, "
                 f"candidate and control step: {rewards.shape}"
             )
-        rewards = np.where(readings.diverged, np.nan, rewards - weight * penalty)
+        # What keeps the rule costs nothing, at an infinite weight too; NaN keeps no rule.
+        broken = ~(penalty <= 0)
+        rewards = np.where(broken, rewards - weight * np.where(broken, penalty, 0.0), rewards)
+        rewards = np.where(readings.diverged, np.nan, rewards)
         return rewards.reshape(*rewards.shape[:2], -1, self.action_repeat).sum(axis=-1)
 
     def _observations(self, readings: Readings) -> np.ndarray:

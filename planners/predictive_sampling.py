@@ -38,7 +38,9 @@ class PredictiveSampling(SamplingPlanner):
         self, plan: Plan, iteration: int, noise: Float[Tensor, "batch candidate parameter action"]
     ) -> Float[Tensor, "batch candidate parameter action"]:
         """Draw around the best candidate so far; sizes spaced evenly in their logarithm."""
-        exponents = torch.linspace(0, 1, noise.shape[1]).to(noise)[:, None, None]
+        # Multiples of the golden ratio: those that proposals take the places of are of all sizes too.
+        exponents = (torch.arange(noise.shape[1], dtype=torch.float64) * 0.6180339887498949) % 1
+        exponents = exponents.to(noise)[:, None, None]
         return torch.addcmul(plan.mean[:, None], plan.std[:, None], noise * self.smallest_scale**exponents)
 
     def refine(self, plan: Plan) -> Plan:

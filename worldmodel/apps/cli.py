@@ -154,7 +154,7 @@ VERBS = {
         examples=(
             "worldmodel bench planners problems=[lqr]",
             "worldmodel bench planners problems=[oracle] tasks=[cheetah-run] planners=[cem,icem]",
-            "worldmodel bench planners 'planners=[icem,icem noise=white,mppi basis=cubic]' problems=[lqr]",
+            "worldmodel bench planners \"planners=[icem,'icem noise=white']\" problems=[lqr]",
             "worldmodel bench planners report=true",
         ),
         run=_bench_planners,
