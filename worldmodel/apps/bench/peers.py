@@ -40,6 +40,13 @@ from worldmodel.apps.statistics import mean_interval
 
 PROBLEMS = {"linear": problems.linear, "latent": problems.latent}
 MEASURES = ("overhead", "quality", "batch")
+# What a cost is to be seen against.
+IDLE = Peer(
+    name="no action",
+    library="none",
+    build=lambda problem, size, seed: lambda states: states.new_zeros(len(states), problem.action_dim),
+    is_batched=True,
+)
 # What a library's package is called; only those that are installed are named.
 _DISTRIBUTIONS = ("pytorch-mppi", "pytorch-icem", "torchrl", "tensordict", "mbrl", "stable-worldmodel")
 _EMPTY = dict.fromkeys(
@@ -62,6 +69,7 @@ def bench_peers(config: dict[str, Any], given: set[str]) -> Path:
     measures = [*config["problems"]] * ("overhead" in config["measures"]) + measures
     rows: list[Row] = []
     total = len(peers) * sum(_num_rounds(measure, config) for measure in measures)
+    total += len(config["seeds"]) if "quality" in measures else 0
     with ProgressDisplay("bench peers", total, "timings and seeds") as display, torch.no_grad():
         done = 0
 
@@ -141,7 +149,7 @@ def _quality(
 ) -> list[Row]:
     rows = []
     size = Size(**config["linear"], num_envs=config["quality"]["num_starts"])
-    for peer in peers:
+    for peer in [*peers, IDLE]:
         contender, ratios = Contender(peer, size), []
         for seed in config["seeds"]:
             problem = problems.linear(device, seed)

@@ -160,12 +160,14 @@ def _panel(axes: Any, key: tuple[str, str], rows: Sequence[Row]) -> None:
     is_quality = key[0] == "quality"
     colors = [{"worldmodel": OURS, "hand-written": HAND}.get(row["library"], THEIRS) for row in rows]
     for place, (row, color) in enumerate(zip(rows, colors, strict=True)):
-        low, high = max(row["ratio_low"], 0.5), row["ratio_high"]
+        low, high = max(row["ratio_low"], 0.3), row["ratio_high"]
         axes.plot([low, high], [place, place], color=color, linewidth=3, alpha=0.35, solid_capstyle="butt")
         axes.plot(row["ratio"], place, "o", color=color, markersize=6)
         text = f"{row['ratio']:.3f}" if is_quality else f"{row['ratio']:.2f}"
         if row["status"] != "ok":
             text += " *"
+        if not is_quality and row["model_steps"] < max(other["model_steps"] for other in rows):
+            text += f" ({row['model_steps'] / max(other['model_steps'] for other in rows):.0%} of the steps)"
         axes.annotate(
             text,
             (max(row["ratio"], high), place),
@@ -183,7 +185,7 @@ def _panel(axes: Any, key: tuple[str, str], rows: Sequence[Row]) -> None:
     axes.axvline(target, color=OURS, linestyle="--", linewidth=1, zorder=0)
     axes.set_xscale("log")
     highest = max(max(row["ratio_high"], row["ratio"]) for row in rows)
-    lowest = min(min(row["ratio"], target) for row in rows)
+    lowest = max(min(min(row["ratio_low"], target) for row in rows), 0.3)
     axes.set_xlim(lowest * 0.93, highest * (highest / lowest) ** 0.14)
     ticks = [
         t for t in (0.5, 0.7, 0.8, 1, 1.2, 1.5, 2, 3, 5, 7, 10, 15, 20, 50) if lowest * 0.93 <= t <= highest
