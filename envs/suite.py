@@ -7,8 +7,11 @@ time). Sources: Tassa et al. 2018, "DeepMind Control Suite", arXiv 1801.00690.
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +82,8 @@ def load_suite_task(name: str) -> LoadedTask:
     if domain == "lqr":
         arguments["time_limit"] = _LQR_TIME_LIMIT_S
     try:
-        dm_env = suite.load(domain, task, task_kwargs=arguments)
+        with _deprecations_unsaid():
+            dm_env = suite.load(domain, task, task_kwargs=arguments)
     except (AttributeError, TypeError) as error:
         raise pair_failure(error) from error
     simulation = Simulation(dm_env.physics.model.ptr, dm_env.physics.data.ptr)
@@ -109,12 +113,27 @@ def load_suite_model(domain: str) -> mujoco.MjSpec:
 
     module = importlib.import_module(f"dm_control.suite.{domain}")
     xml, assets = module.get_model_and_assets()
-    with warnings.catch_warnings():
-        # The suite's models use attributes that MuJoCo calls deprecated; its own loader says so already.
-        warnings.simplefilter("ignore", UserWarning)
+    with _deprecations_unsaid():
         return mujoco.MjSpec.from_string(
             xml, include={name.removeprefix("./"): text for name, text in assets.items()}
         )
+
+
+@contextmanager
+def _deprecations_unsaid() -> Iterator[None]:
+    """The suite's models use attributes that MuJoCo calls deprecated, which nobody here can mend."""
+    absl = logging.getLogger("absl")  # where dm_control sends MuJoCo's warnings
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "deprecated" not in record.getMessage()
+
+    absl.addFilter(is_news)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        absl.removeFilter(is_news)
 
 
 class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
