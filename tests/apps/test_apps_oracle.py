@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import envs
-from planners import CEM
+from planners import CEM, risk
 from worldmodel.apps.agent import PlanningAgent, RandomAgent
 from worldmodel.apps.build import build_env
 from worldmodel.apps.cli import VERBS, main
 from worldmodel.apps.config import compose_config, to_dict
-from worldmodel.apps.foresight import LearnedForesight, OracleForesight
+from worldmodel.apps.foresight import LearnedForesight, OracleForesight, oracle_scorer
 from worldmodel.apps.rollout import rollouts
 from worldmodel.apps.trained import open_run
 from worldmodel.errors import ConfigError
@@ -117,6 +117,22 @@ def test_planning_in_the_simulator_beats_random_actions_in_a_batch(env):
     )
     random = RandomAgent(1, np.random.default_rng(0))
     assert mean_return(agent) > 1.5 * mean_return(random)
+
+
+def test_the_worst_of_several_robots_is_planned_for(env):
+    def stronger(factor):
+        def change(model):
+            model.actuator_gear[:] *= factor
+
+        return change
+
+    oracles = [envs.Oracle("cartpole-balance", action_repeat=8, change_model=stronger(f)) for f in (1, -3)]
+    scorers = [oracle_scorer(oracle, env.simulations) for oracle in oracles]
+    candidates = torch.rand(2, 6, 8, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    each = torch.stack([score(candidates) for score in scorers])
+    worst = risk.over_members(scorers, risk.worst_case())(candidates)
+    assert torch.equal(worst, each.amin(0))
+    assert not torch.equal(each[0], each[1])
 
 
 def test_environments_in_other_processes_are_refused():

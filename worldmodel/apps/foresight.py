@@ -1,9 +1,9 @@
 """Where a planning agent's futures come from: the learned world model, or the simulator itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -91,21 +91,33 @@ class OracleForesight:
     def outlook(self, observation: Observation) -> Outlook:
         """From the environments' physics states; the observation serves the learned part alone."""
         learned = None if self._learned is None else self._learned.outlook(observation)
-        return Outlook(score=self._score, propose=None if learned is None else learned.propose)
-
-    def _score(self, candidates: Tensor) -> Tensor:
-        returns = self.oracle.returns(
-            self._env.simulations,
-            candidates.detach().cpu().numpy(),
-            terminal_value=None if self._learned is None else self._value,
+        value = None if learned is None else self._value
+        return Outlook(
+            score=oracle_scorer(self.oracle, self._env.simulations, terminal_value=value),
+            propose=None if learned is None else learned.propose,
         )
-        return torch.from_numpy(returns).to(candidates)
 
     def _value(self, observation: Observation) -> np.ndarray:
         assert self._learned is not None
         model = self._learned.model
         with torch.no_grad():
             return model.value(model.encode(to_tensors(observation, self._learned.device))).cpu().numpy()
+
+
+def oracle_scorer(
+    oracle: envs.Oracle, simulations: Sequence[envs.Simulation], **options: Any
+) -> Callable[[Tensor], Tensor]:
+    """An oracle as a planner's scorer, from the states that these simulations are in.
+
+    `options`: `terminal_value`, `violation` and `weight`, as in `envs.Oracle.returns`. Several oracles with
+    different `change_model` make one scorer by `planners.risk.over_members`.
+    """
+
+    def score(candidates: Tensor) -> Tensor:
+        returns = oracle.returns(simulations, candidates.detach().cpu().numpy(), **options)
+        return torch.from_numpy(returns).to(candidates)
+
+    return score
 
 
 def to_tensors(observation: Observation, device: torch.device) -> dict[str, Tensor]:
