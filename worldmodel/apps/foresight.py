@@ -106,7 +106,7 @@ class OracleForesight:
 
 def oracle_scorer(
     oracle: envs.Oracle, simulations: Sequence[envs.Simulation], **options: Any
-) -> Callable[[Tensor], Tensor]:
+) -> Scorer:
     """An oracle as a planner's scorer, from the states that these simulations are in.
 
     `options`: `terminal_value`, `violation` and `weight`, as in `envs.Oracle.returns`. Several oracles with
