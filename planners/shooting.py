@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from planners.constraints import check_weight, lowered
+from planners.errors import PlannerError
 from planners.scorer import Scorer
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -44,6 +45,11 @@ def shooting(
         for actions in steps.unbind(0):
             before = states
             states, rewards = step(states, actions)
+            if rewards.shape != actions.shape[:1]:  # (M, 1) would become (M, M) without a word
+                raise PlannerError(
+                    f"step returned rewards of shape {tuple(rewards.shape)} for {len(actions)} actions; it must "
+                    f"return one number for each, ({len(actions)},)."
+                )
             if violation is not None:
                 rewards = lowered(rewards, violation(before, actions), weight)
             returns = returns + rewards if factor == 1.0 else torch.add(returns, rewards, alpha=factor)

@@ -213,3 +213,11 @@ def test_a_plan_through_shooting_steers_every_row_to_its_goal(name):
     plan = solve(build(name, horizon=4), score, batch_size=3, decisions=6)
     assert all(len(seen) == 3 for seen in score.seen)
     assert (0.4 * plan.actions.sum(1) - goals).abs().max() < 0.1
+
+
+def test_rewards_with_one_axis_too_many_are_refused_by_shape():
+    def step(states, actions):
+        return states, actions  # (M, 1) instead of (M,)
+
+    with pytest.raises(PlannerError, match=r"rewards of shape \(6, 1\) for 6 actions"):
+        shooting(step, torch.zeros(2, 4))(torch.zeros(2, 3, 5, 1))
