@@ -47,8 +47,8 @@ def shooting(
             states, rewards = step(states, actions)
             if rewards.shape != actions.shape[:1]:  # (M, 1) would become (M, M) without a word
                 raise PlannerError(
-                    f"step returned rewards of shape {tuple(rewards.shape)} for {len(actions)} actions; it must "
-                    f"return one number for each, ({len(actions)},)."
+                    f"step returned rewards of shape {tuple(rewards.shape)} for {len(actions)} actions; it "
+                    f"must return one number for each, ({len(actions)},)."
                 )
             if violation is not None:
                 rewards = lowered(rewards, violation(before, actions), weight)
