@@ -31,7 +31,7 @@ class CEM(SamplingPlanner):
 
     def refine(self, plan: Plan) -> Plan:
         """Move the Gaussian to the moments of the elites."""
-        weights = even_weights(plan.elite_returns)
+        weights = even_weights(plan.elite_returns, all_scored=plan.all_scored)
         mean, std = weighted_moments(plan.elites, weights)
         if self.momentum:
             mean = self.momentum * plan.mean + (1 - self.momentum) * mean

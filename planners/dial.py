@@ -43,7 +43,7 @@ class DIAL(SamplingPlanner):
     ) -> Float[Tensor, "batch candidate parameter action"]:
         """Draw around the mean, as wide as the schedule says; never narrower than `min_std`."""
         std = (plan.std * self.schedule(iteration).to(plan.std)[:, None]).clamp(min=self.min_std)
-        return torch.addcmul(plan.mean[:, None], std[:, None], noise)
+        return noise.mul_(std[:, None]).add_(plan.mean[:, None])
 
     def schedule(self, iteration: int) -> Float[Tensor, " parameter"]:
         """Share of the start's std that an iteration searches with, for each parameter; from 1 down."""
@@ -55,6 +55,8 @@ class DIAL(SamplingPlanner):
 
     def refine(self, plan: Plan) -> Plan:
         """Move the mean to that of the elites; the std stays the start's, from which the schedule counts."""
-        weights = softmax_weights(plan.elite_returns, self.temperature, relative=True)
+        weights = softmax_weights(
+            plan.elite_returns, self.temperature, relative=True, all_scored=plan.all_scored
+        )
         mean, _ = weighted_moments(plan.elites, weights)
         return replace(plan, mean=mean, elite_weights=weights)

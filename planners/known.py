@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 class Known:
     """Proposals, then what is left of the last decision: parameters, and which of them count.
 
-    - `is_usable`: False for one that is not finite; it is scored as something finite, but must not win.
+    - `is_usable`: False for one that is not finite: it is scored as something finite, but must not win. None
+      if all are.
     - `is_idle`: its place is better taken by a draw.
     """
 
     parameters: Float[Tensor, "batch known parameter action"]
-    is_usable: Bool[Tensor, "batch known"]
+    is_usable: Bool[Tensor, "batch known"] | None
     is_idle: Bool[Tensor, "batch known"]
 
     @classmethod
@@ -47,14 +48,15 @@ class Known:
             former = planner.encode(start.actions[:, None])
         # A plan that was never improved is nothing but its mean, which is scored anyway.
         is_idle = (former == start.mean[:, None]).flatten(2).all(2)
+        most = planner.num_candidates - 1
         if proposals is None:
-            parameters = former
-        else:
-            cls._check(planner, proposals, batch_size)
-            parameters = torch.cat([planner.encode(proposals.to(start.mean)), former], dim=1)
-            is_idle = torch.cat([is_idle.new_zeros(proposals.shape[:2]), is_idle], dim=1)
-        parameters, is_idle = (x[:, : planner.num_candidates - 1] for x in (parameters, is_idle))
-        return cls(parameters.nan_to_num(0, 0, 0), parameters.isfinite().flatten(2).all(2), is_idle)
+            return cls(former[:, :most], None, is_idle[:, :most])
+        cls._check(planner, proposals, batch_size)
+        proposed = planner.encode(proposals.to(start.mean))
+        is_usable = torch.cat([proposed.isfinite().flatten(2).all(2), torch.ones_like(is_idle)], dim=1)
+        is_idle = torch.cat([is_idle.new_zeros(proposals.shape[:2]), is_idle], dim=1)
+        parameters = torch.cat([proposed.nan_to_num(0, 0, 0), former], dim=1)
+        return cls(parameters[:, :most], is_usable[:, :most], is_idle[:, :most])
 
     @staticmethod
     def _check(planner: "SamplingPlanner", proposals: Tensor, batch_size: int) -> None:
@@ -78,6 +80,6 @@ class Known:
 
     def disqualify(self, returns: Float[Tensor, "batch candidate"]) -> Float[Tensor, "batch candidate"]:
         """-inf for those that are not usable."""
-        if count := self.parameters.shape[1]:
-            returns[:, 1 : 1 + count].masked_fill_(~self.is_usable, -math.inf)
+        if self.is_usable is not None:
+            returns[:, 1 : 1 + self.is_usable.shape[1]].masked_fill_(~self.is_usable, -math.inf)
         return returns

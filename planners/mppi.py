@@ -39,7 +39,12 @@ class MPPI(SamplingPlanner):
 
     def refine(self, plan: Plan) -> Plan:
         """Move the Gaussian to the weighted moments of the elites."""
-        weights = softmax_weights(plan.elite_returns, self.temperature, relative=self.relative_temperature)
+        weights = softmax_weights(
+            plan.elite_returns,
+            self.temperature,
+            relative=self.relative_temperature,
+            all_scored=plan.all_scored,
+        )
         mean, std = weighted_moments(plan.elites, weights)
         std = std.clamp(self.min_std, self.max_std) if self.adapt_std else plan.std
         return replace(plan, mean=mean, std=std, elite_weights=weights)

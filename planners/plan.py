@@ -1,6 +1,8 @@
 """What a planner returns, and what it starts from."""
 
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,6 +45,15 @@ class Plan:
     def best_return(self) -> Float[Tensor, " batch"]:
         """The highest return found, -inf where nothing was scored; that of `elites[:, 0]`."""
         return self.elite_returns[:, 0]
+
+    @cached_property
+    def all_scored(self) -> bool:
+        """True where surely every elite of every row was scored: the common case, which needs no masks.
+
+        False on a GPU, where asking would wait for the device.
+        """
+        worst = self.elite_returns[:, -1]
+        return worst.device.type == "cpu" and worst.amin().item() > -math.inf
 
     @property
     def effective_sample_size(self) -> Float[Tensor, " batch"]:

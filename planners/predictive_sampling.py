@@ -1,6 +1,7 @@
 """Predictive sampling, and random shooting as its special case."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import final
 
 import torch
@@ -38,10 +39,8 @@ class PredictiveSampling(SamplingPlanner):
         self, plan: Plan, iteration: int, noise: Float[Tensor, "batch candidate parameter action"]
     ) -> Float[Tensor, "batch candidate parameter action"]:
         """Draw around the best candidate so far; sizes spaced evenly in their logarithm."""
-        # Multiples of the golden ratio: those that proposals take the places of are of all sizes too.
-        exponents = (torch.arange(noise.shape[1], dtype=torch.float64) * 0.6180339887498949) % 1
-        exponents = exponents.to(noise)[:, None, None]
-        return torch.addcmul(plan.mean[:, None], plan.std[:, None], noise * self.smallest_scale**exponents)
+        sizes = self.smallest_scale ** _spread(noise.shape[1]).to(noise)[:, None, None]
+        return noise.mul_(plan.std[:, None]).mul_(sizes).add_(plan.mean[:, None])
 
     def refine(self, plan: Plan) -> Plan:
         """Move to the best candidate so far."""
@@ -50,3 +49,13 @@ class PredictiveSampling(SamplingPlanner):
     def scores_mean(self, iteration: int) -> bool:
         """Only what it started from: from then on the mean is the best elite, whose return is known."""
         return iteration == 0
+
+
+@cache
+def _spread(count: int) -> Float[Tensor, " count"]:
+    """Numbers evenly spaced from 0 to 1, in the order of multiples of the golden ratio.
+
+    Any piece of it holds large and small ones: proposals take the places of draws of all sizes.
+    """
+    order = (torch.arange(count, dtype=torch.float64) * 0.6180339887498949 % 1).argsort().argsort()
+    return order / max(1, count - 1)

@@ -86,7 +86,7 @@ class SamplingPlanner(Sequences, ABC):
 
     @abstractmethod
     def refine(self, plan: Plan) -> Plan:
-        """Return the plan with new `mean`, `std` and `elite_weights`; the loop clamps the mean.
+        """Return the plan with new `mean`, `std` and `elite_weights`; the loop clamps the mean in place.
 
         `plan.elites` and `plan.elite_returns` are up to date, best first, returns finite or -inf. The loop
         discards the result for rows in which all are -inf.
@@ -95,8 +95,8 @@ class SamplingPlanner(Sequences, ABC):
     def draw(
         self, plan: Plan, iteration: int, noise: Float[Tensor, "batch candidate parameter action"]
     ) -> Float[Tensor, "batch candidate parameter action"]:
-        """Turn noise of variance 1 into new candidates around the plan; the loop clamps them."""
-        return torch.addcmul(plan.mean[:, None], plan.std[:, None], noise)
+        """Turn noise of variance 1 into candidates around the plan, in place; the loop clamps them."""
+        return noise.mul_(plan.std[:, None]).add_(plan.mean[:, None])
 
     def num_candidates_in(self, iteration: int) -> int:
         """How many candidates of each row are scored in this iteration."""
@@ -190,11 +190,13 @@ class SamplingPlanner(Sequences, ABC):
 
         if self.if_all_nan == "raise" and best_returns:
             _raise_if_unscored(plan, len(best_returns))
-        is_scored = plan.best_return.isfinite()[:, None, None]
         actions = self.decode(plan.elites[:, 0] if self.execute == "best" else plan.mean)
+        if not plan.all_scored:
+            is_scored = plan.best_return.isfinite()[:, None, None]
+            actions = torch.where(is_scored, actions, start.actions.clamp(self.low, self.high))
         return replace(
             plan,
-            actions=torch.where(is_scored, actions, start.actions.clamp(self.low, self.high)),
+            actions=actions,
             best_returns=torch.stack(best_returns, 1) if best_returns else start.best_returns[:, :0],
             num_iterations=len(best_returns),
             seconds=perf_counter() - began,
@@ -211,7 +213,8 @@ class SamplingPlanner(Sequences, ABC):
         for iteration in range(self.num_iterations):
             candidates = self._candidates(plan, iteration, noise[iteration], known)
             # A model's weights may want gradients; plans that kept them would hold every former decision.
-            returns = self.returns_of(score, candidates).detach()
+            returns = self.returns_of(score, candidates)
+            returns = returns.detach() if returns.requires_grad else returns
             if iteration == 0:
                 returns = known.disqualify(returns)
             plan = self.improved(plan, candidates, returns)
@@ -266,6 +269,9 @@ class SamplingPlanner(Sequences, ABC):
             num_evaluations=num_evaluations,
         )
         refined = self.refine(plan)
+        if plan.all_scored:
+            refined.mean.clamp_(self.low, self.high)
+            return refined
         is_scored = plan.best_return.isfinite()[:, None]
         return replace(
             plan,
