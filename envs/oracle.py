@@ -34,7 +34,7 @@ class Oracle:
         oracle = Oracle("cheetah-run", action_repeat=2)
         returns = oracle.returns([env.simulation], candidates)
 
-    It is the upper bound of any learned model under the same planner and budget. The environments stay as
+    What a learned model could give this planner and budget if it made no error. The environments stay as
     they are; a predicted reward is the one that the environment will give. Episodes have no end here: rewards
     are counted beyond the step at which the environment will truncate.
 
@@ -182,9 +182,8 @@ class Oracle:
                 f"violation returned shape {penalty.shape}, and it gives one number for each environment, "
                 f"candidate and control step: {rewards.shape}"
             )
-        # What keeps the rule costs nothing, at an infinite weight too; NaN keeps no rule.
-        broken = ~(penalty <= 0)
-        rewards = np.where(broken, rewards - weight * np.where(broken, penalty, 0.0), rewards)
+        keeps = penalty <= 0  # NaN keeps no rule; infinity times 0 would be NaN
+        rewards = np.where(keeps, rewards, -np.inf) if np.isinf(weight) else rewards - weight * penalty
         rewards = np.where(readings.diverged, np.nan, rewards)
         return rewards.reshape(*rewards.shape[:2], -1, self.action_repeat).sum(axis=-1)
 

@@ -45,6 +45,11 @@ class DIAL(SamplingPlanner):
         std = (plan.std * self.schedule(iteration).to(plan.std)[:, None]).clamp(min=self.min_std)
         return noise.mul_(std[:, None]).add_(plan.mean[:, None])
 
+    @property
+    def adapts_std(self) -> bool:
+        """No: it follows the schedule."""
+        return False
+
     def schedule(self, iteration: int) -> Float[Tensor, " parameter"]:
         """Share of the start's std that an iteration searches with, for each parameter; from 1 down."""
         to_the_end = torch.arange(self.num_parameters - 1, -1, -1)

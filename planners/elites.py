@@ -40,7 +40,7 @@ def softmax_weights(
     - `all_scored`: as `Plan.all_scored` says; then no mask is needed.
     """
     # In float64: squares of tiny or huge returns would leave the floats.
-    below_best = (elite_returns - elite_returns[:, :1]).double()
+    below_best = elite_returns.double() - elite_returns[:, :1].double()
     is_scored = None if all_scored else elite_returns.isfinite()
     if is_scored is not None:
         below_best = below_best.masked_fill(~is_scored, 0)

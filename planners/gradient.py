@@ -48,7 +48,16 @@ class Gradient(SamplingPlanner):
 
     def refine(self, plan: Plan) -> Plan:
         """Move to the best point so far."""
-        return replace(plan, mean=plan.elites[:, 0], elite_weights=best_only(plan.elite_returns))
+        return replace(plan, mean=plan.elites[:, 0].clone(), elite_weights=best_only(plan.elite_returns))
+
+    @property
+    def adapts_std(self) -> bool:
+        """No: a climb says nothing about the width of the hill."""
+        return False
+
+    @property
+    def _num_draws(self) -> int:
+        return 1
 
     def _improve(
         self,
@@ -68,15 +77,16 @@ class Gradient(SamplingPlanner):
         num_steps: int,
         known: Known | None = None,
     ) -> Iterator[Plan]:
-        """Score, yield, step."""
+        """Score, yield, step. `known` of the starts; None if they are elites of the plan."""
         with torch.inference_mode(False):  # what is made in that mode can have no gradient
             candidates = candidates.clone()
         adam = torch.optim.Adam([candidates], lr=self.learning_rate, maximize=True)
         for step in range(num_steps):
             returns, candidates.grad = self._returns_and_gradient(score, candidates)
-            if step == 0 and known is not None:
-                returns = known.disqualify(returns)
-            plan = self.improved(plan, candidates.clone(), returns)
+            if step == 0:
+                # Elites that begin to climb have their places already.
+                returns = torch.full_like(returns, -math.inf) if known is None else known.disqualify(returns)
+            plan = self.improved(plan, candidates.clone(), returns, num_kept=None)
             yield plan
             if step < num_steps - 1:
                 # Down to 0 in the end: at a constant rate Adam circles around the optimum at that distance.
@@ -144,6 +154,15 @@ class Hybrid(Gradient):
         for sampled in islice(self._cem._improve(score, plan, known, noise), self._num_sampling_iterations):
             yield sampled
         yield from self._ascend(score, sampled, sampled.elites[:, : self.num_refined], num_steps)
+
+    @property
+    def adapts_std(self) -> bool:
+        """Yes, while sampling."""
+        return True
+
+    @property
+    def _num_draws(self) -> int:
+        return self._num_sampling_iterations
 
     @property
     def _num_sampling_iterations(self) -> int:

@@ -37,6 +37,11 @@ class MPPI(SamplingPlanner):
         if not 0 < self.temperature < math.inf:
             raise PlannerError(f"temperature is {self.temperature}; it must be positive and finite.")
 
+    @property
+    def adapts_std(self) -> bool:
+        """As `adapt_std` says."""
+        return self.adapt_std
+
     def refine(self, plan: Plan) -> Plan:
         """Move the Gaussian to the weighted moments of the elites."""
         weights = softmax_weights(

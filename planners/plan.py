@@ -86,3 +86,15 @@ class Plan:
             elite_returns=torch.where(mask[:, None], other.elite_returns, self.elite_returns),
             elite_weights=torch.where(mask[:, None], other.elite_weights, self.elite_weights),
         )
+
+
+def check_scored(plan: Plan, num_iterations: int) -> None:
+    """Errors: `PlannerError` naming the rows in which nothing has a finite return."""
+    is_unscored = plan.best_return.isneginf()
+    if is_unscored.any():
+        rows = is_unscored.nonzero().flatten().tolist()
+        raise PlannerError(
+            f"no candidate of batch rows {rows} has a finite return after {num_iterations} "
+            "iterations. The scorer returned only NaN or infinity: look at what it was given and at its "
+            "model, or build the planner with if_all_nan='nominal' to keep the plan it started from."
+        )

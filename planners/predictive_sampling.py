@@ -42,9 +42,14 @@ class PredictiveSampling(SamplingPlanner):
         sizes = self.smallest_scale ** _spread(noise.shape[1]).to(noise)[:, None, None]
         return noise.mul_(plan.std[:, None]).mul_(sizes).add_(plan.mean[:, None])
 
+    @property
+    def adapts_std(self) -> bool:
+        """No: it stays."""
+        return False
+
     def refine(self, plan: Plan) -> Plan:
         """Move to the best candidate so far."""
-        return replace(plan, mean=plan.elites[:, 0], elite_weights=best_only(plan.elite_returns))
+        return replace(plan, mean=plan.elites[:, 0].clone(), elite_weights=best_only(plan.elite_returns))
 
     def scores_mean(self, iteration: int) -> bool:
         """Only what it started from: from then on the mean is the best elite, whose return is known."""

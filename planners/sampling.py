@@ -14,7 +14,7 @@ from torch import Tensor
 from planners.errors import PlannerError
 from planners.known import Known
 from planners.noise import white_noise
-from planners.plan import Plan
+from planners.plan import Plan, check_scored
 from planners.scorer import Scorer
 from planners.sequences import Sequences
 
@@ -106,6 +106,16 @@ class SamplingPlanner(Sequences, ABC):
         """Whether the current mean is among the candidates; in the first iteration it always is."""
         return True
 
+    @property
+    def adapts_std(self) -> bool:
+        """Whether the std of a plan tells how sure the planner is; else it stays the start's."""
+        return True
+
+    @property
+    def _num_draws(self) -> int:
+        """Iterations that draw."""
+        return self.num_iterations
+
     def initial_plan(
         self, batch_size: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Plan:
@@ -165,7 +175,7 @@ class SamplingPlanner(Sequences, ABC):
         known = Known.of(self, start, proposals)
         # All noise first: how far the generator moves does not depend on the deadline, and nothing random
         # is left inside the loop.
-        shape = (self.num_iterations, len(start.mean), self.num_candidates, *start.mean.shape[1:])
+        shape = (self._num_draws, len(start.mean), self.num_candidates, *start.mean.shape[1:])
         noise = self.shape_noise(white_noise(shape, generator, start.mean.device, start.mean.dtype))
         # Returns belong to the situation they were scored in; those of another decision must not compete.
         plan = replace(
@@ -189,8 +199,10 @@ class SamplingPlanner(Sequences, ABC):
             last_seconds = perf_counter() - iteration_began
 
         if self.if_all_nan == "raise" and best_returns:
-            _raise_if_unscored(plan, len(best_returns))
-        actions = self.decode(plan.elites[:, 0] if self.execute == "best" else plan.mean)
+            check_scored(plan, len(best_returns))
+        # Clamped once more, which is a copy too: what the caller does to the actions stays theirs.
+        best_or_mean = plan.elites[:, 0] if self.execute == "best" else plan.mean
+        actions = self.decode(best_or_mean).clamp(self.low, self.high)
         if not plan.all_scored:
             is_scored = plan.best_return.isfinite()[:, None, None]
             actions = torch.where(is_scored, actions, start.actions.clamp(self.low, self.high))
@@ -217,7 +229,7 @@ class SamplingPlanner(Sequences, ABC):
             returns = returns.detach() if returns.requires_grad else returns
             if iteration == 0:
                 returns = known.disqualify(returns)
-            plan = self.improved(plan, candidates, returns)
+            plan = self.improved(plan, candidates, returns, num_kept=self.num_kept)
             yield plan
 
     def _candidates(
@@ -253,12 +265,14 @@ class SamplingPlanner(Sequences, ABC):
         plan: Plan,
         candidates: Float[Tensor, "batch candidate parameter action"],
         returns: Float[Tensor, "batch candidate"],
+        *,
+        num_kept: int | None,
     ) -> Plan:
-        """The plan after its elites met newly scored candidates: new elites, refined."""
+        """The plan after its elites (`num_kept` of them, or all) met newly scored candidates; refined."""
         num_evaluations = plan.num_evaluations + candidates.shape[1]
         if plan.num_evaluations:  # else the elites are those of an earlier decision
-            candidates = torch.cat([plan.elites[:, : self.num_kept], candidates], dim=1)
-            returns = torch.cat([plan.elite_returns[:, : self.num_kept], returns], dim=1)
+            candidates = torch.cat([plan.elites[:, :num_kept], candidates], dim=1)
+            returns = torch.cat([plan.elite_returns[:, :num_kept], returns], dim=1)
         # Stable: among equal returns (a sparse reward's zeros) the plan at hand wins, and does not wander.
         returns, order = returns.sort(dim=1, descending=True, stable=True)
         best = order[:, : self.num_elites, None, None].expand(-1, -1, *candidates.shape[2:])
@@ -278,15 +292,4 @@ class SamplingPlanner(Sequences, ABC):
             mean=torch.where(is_scored[..., None], refined.mean, plan.mean).clamp_(self.low, self.high),
             std=torch.where(is_scored[..., None], refined.std, plan.std),
             elite_weights=refined.elite_weights.where(is_scored, 0),
-        )
-
-
-def _raise_if_unscored(plan: Plan, num_iterations: int) -> None:
-    is_unscored = plan.best_return.isneginf()
-    if is_unscored.any():
-        rows = is_unscored.nonzero().flatten().tolist()
-        raise PlannerError(
-            f"no candidate of batch rows {rows} has a finite return after {num_iterations} "
-            "iterations. The scorer returned only NaN or infinity: look at what it was given and at its "
-            "model, or build the planner with if_all_nan='nominal' to keep the plan it started from."
         )

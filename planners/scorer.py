@@ -12,7 +12,7 @@ class Scorer(Protocol):
 
     Row `b` of the batch is one planning problem (one environment) and is scored alone. A scorer is a
     deterministic function while one plan is made: returns of earlier iterations are kept and compared
-    with later ones. NaN or infinite returns are allowed and never win.
+    with later ones. NaN or infinite returns are allowed and never win. It must not change the candidates.
     """
 
     def __call__(

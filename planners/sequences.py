@@ -95,7 +95,7 @@ class Sequences:
         if self._basis is None:
             return std
         # Var(W S L eps) with S = diag(std): the rows of W S L, squared and summed.
-        noise = self.noise.matrix(self.num_parameters)
+        noise = torch.eye(self.num_parameters) if self._noise is None else self._noise
         rows = torch.einsum("hp,bpa,pq->bhaq", self._basis.to(std), std, noise.to(std))
         return rows.square().sum(-1).sqrt()
 

@@ -45,17 +45,26 @@ def shooting(
         for actions in steps.unbind(0):
             before = states
             states, rewards = step(states, actions)
-            if rewards.shape != actions.shape[:1]:  # (M, 1) would become (M, M) without a word
-                raise PlannerError(
-                    f"step returned rewards of shape {tuple(rewards.shape)} for {len(actions)} actions; it "
-                    f"must return one number for each, ({len(actions)},)."
-                )
+            _check("step", "rewards", rewards, len(actions))
             if violation is not None:
-                rewards = lowered(rewards, violation(before, actions), weight)
+                broken = violation(before, actions)
+                _check("violation", "numbers", broken, len(actions))
+                rewards = lowered(rewards, broken, weight)
             returns = returns + rewards if factor == 1.0 else torch.add(returns, rewards, alpha=factor)
             factor *= discount
         if terminal_value is not None:
-            returns = returns + factor * terminal_value(states)
+            values = terminal_value(states)
+            _check("terminal_value", "values", values, len(states))
+            returns = returns + factor * values
         return returns.view(batch_size, num_candidates)
 
     return score
+
+
+def _check(function: str, what: str, numbers: Tensor, count: int) -> None:
+    """(M, 1) added to (M,) would become (M, M) without a word."""
+    if numbers.shape != (count,):
+        raise PlannerError(
+            f"{function} returned {what} of shape {tuple(numbers.shape)} for {count} actions; it must return "
+            f"one number for each, ({count},)."
+        )

@@ -10,7 +10,8 @@ import toy_tasks
 from worldmodel.apps.bench.cells import COLUMNS, Budget
 from worldmodel.apps.bench.linear import HORIZON, LinearPlant
 from worldmodel.apps.bench.planners import make_cells
-from worldmodel.apps.bench.planners_report import Point, pareto_front
+from worldmodel.apps.bench.planners_report import Point, pareto_front, summarize
+from worldmodel.apps.build import build_planner
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.statistics import Mean, iqm_interval
@@ -97,19 +98,17 @@ def composed(*overrides: str) -> dict:
     return to_dict(compose_config("bench_planners", list(overrides)))
 
 
-def test_every_planner_gets_the_same_number_of_evaluations():
-    cells = make_cells(composed("problems=[lqr]", "budgets.lqr=[64x6x15]", "seeds=[0]"))
+@pytest.mark.parametrize(
+    ("budget", "expected"), [("8x1", 8), ("16x2", 32), ("64x3", 192), ("64x6", 384), ("512x6", 3072)]
+)
+def test_every_planner_gets_the_same_number_of_evaluations(budget, expected):
+    cells = make_cells(composed("problems=[lqr]", f"budgets.lqr=[{budget}x15]", "seeds=[0]"))
     assert len(cells) == 8
     for cell in cells:
         config = cell.planner_config
-        evaluations = config["num_candidates"] * config["num_iterations"]
-        if config["name"] == "icem":
-            evaluations = sum(config["num_candidates"] * config["population_decay"] ** -i for i in range(6))
-        if config["name"] == "hybrid":
-            climbing = config["num_gradient_iterations"] * config["num_refined"]
-            sampling = config["num_iterations"] - config["num_gradient_iterations"]
-            evaluations = config["num_candidates"] * sampling + climbing
-        assert evaluations == pytest.approx(384, rel=0.02), config["name"]
+        planner = build_planner(config, 2)
+        scored = sum(planner.num_candidates_in(i) for i in range(planner.num_iterations))
+        assert scored == pytest.approx(expected, rel=0.05), config["name"]
         assert config["num_proposals"] == 0
         assert config["horizon"] == 15
 
@@ -127,6 +126,7 @@ def test_every_planner_gets_the_same_number_of_evaluations():
         (("problems=[oracle]", "tasks=[cartpole-swing]"), "cartpole-swingup"),
         (("problems=[learned]", "checkpoints=nowhere"), "bench learning"),
         (("report=true",), "holds no finished cell"),
+        (("problems=[oracle]", "tasks=[pendulum-swingup]", "planners=[gradient]"), "cannot climb"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_before_anything_runs(refused, tmp_path, arguments, told):
@@ -191,3 +191,32 @@ def test_the_interquartile_mean_leaves_out_both_tails_and_says_how_sure_it_is():
     assert not iqm_interval([[3.0]]).has_interval
     narrow, wide = (iqm_interval([[m - s, m, m + s] for m in (1.0, 2.0)]) for s in (0.1, 1.0))
     assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_another_setting_is_another_cell_and_the_newest_counts(tmp_path):
+    one = ("problems=[lqr]", "planners=[mppi]", "budgets.lqr=[8x1x3]", "seeds=[0]", "num_workers=1")
+    (first,) = bench(tmp_path, *one)
+    again = bench(tmp_path, *one[:1], "planners=[mppi]", *one[2:])
+    assert again == [first]
+    changed = dict(first, settings="other", cost_ratio="9.0")
+    points = summarize([first, changed])
+    assert [point.values for point in points] == [(9.0,)]
+
+
+def test_each_seed_keeps_its_run_in_whatever_order_seeds_are_named(tmp_path, point_run):
+    folder = tmp_path / toy_tasks.POINT
+    folder.mkdir(parents=True)
+    for seed in (0, 2, 10):
+        (folder / f"seed-{seed}").symlink_to(point_run)
+    arguments = (
+        "problems=[learned]",
+        f"tasks=['{toy_tasks.POINT}']",
+        f"checkpoints='{tmp_path}'",
+        "planners=[mppi]",
+    )
+    runs = {
+        cell.seed: cell.checkpoint.name
+        for seeds in ("[0,1,2]", "[2]", "[1,0]")
+        for cell in make_cells(composed(*arguments, f"seeds={seeds}"))
+    }
+    assert runs == {0: "seed-0", 1: "seed-2", 2: "seed-10"}

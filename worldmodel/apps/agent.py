@@ -195,7 +195,8 @@ class PlanningAgent:
             shape = (size, self._num_proposals, planner.horizon, planner.action_dim)
             proposals = outlook.propose(self._noise(shape, device))
         self.plan = planner.plan(outlook.score, start, proposals, self._generator, deadline)
-        action, std = self.plan.actions[:, 0], planner.action_std(self.plan.std)[:, 0]
+        action = self.plan.actions[:, 0]
+        std = planner.action_std(self.plan.std)[:, 0] if planner.adapts_std else torch.zeros_like(action)
         if self.exploration_std > 0:
             action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
         return Decision(

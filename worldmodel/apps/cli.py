@@ -58,9 +58,10 @@ def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
     if "model=oracle" not in overrides:
         return []
     given = {override.partition("=")[0] for override in overrides}
-    return [
-        f"{key}={option}" for key, option in (("planner", "icem"), ("budget", "oracle")) if key not in given
-    ]
+    if "checkpoint" in given:  # it has a value of what follows, and a planner that fits it
+        return []
+    defaults = {"planner": "icem", "budget": "oracle"}
+    return [f"{key}={option}" for key, option in defaults.items() if key not in given]
 
 
 def _imagine(config: dict[str, Any], given: set[str]) -> None:

@@ -60,7 +60,7 @@ class LearnedForesight:
         latent = self.model.encode(to_tensors(observation, self.device))
         return Outlook(
             score=partial(estimate_return, self.model, latent, discount=self.discount),
-            propose=partial(propose, self.model, latent),
+            propose=lambda noise: propose(self.model, latent, noise.to(latent)),
         )
 
 
@@ -104,9 +104,7 @@ class OracleForesight:
             return model.value(model.encode(to_tensors(observation, self._learned.device))).cpu().numpy()
 
 
-def oracle_scorer(
-    oracle: envs.Oracle, simulations: Sequence[envs.Simulation], **options: Any
-) -> Scorer:
+def oracle_scorer(oracle: envs.Oracle, simulations: Sequence[envs.Simulation], **options: Any) -> Scorer:
     """An oracle as a planner's scorer, from the states that these simulations are in.
 
     `options`: `terminal_value`, `violation` and `weight`, as in `envs.Oracle.returns`. Several oracles with

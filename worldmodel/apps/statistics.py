@@ -9,7 +9,7 @@ from scipy import stats
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean with its 95 % interval (Student's t), over `count` independent values.
+    """A mean with its 95 % interval, over `count` independent values.
 
     A single value has no interval: `low` and `high` are then the mean, an empty band in a plot, and
     neither text nor JSON shows them.

@@ -1,5 +1,7 @@
 """One cell of the planner benchmark: one planner with one budget on one problem, for one seed."""
 
+import hashlib
+import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from planners import SamplingPlanner
 from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.bench.linear import NUM_ACTIONS, LinearPlant
 from worldmodel.apps.build import build_env, build_planner, build_planning_agent
@@ -17,10 +18,10 @@ from worldmodel.apps.trained import open_run
 
 PROBLEMS = ("lqr", "learned", "oracle")
 NEED_GRADIENTS = ("gradient", "hybrid")
-KEY = ("problem", "task", "planner", "budget", "seed")
+KEY = ("problem", "task", "planner", "budget", "seed", "settings")
 COLUMNS = (
     *KEY, "return", "cost_ratio", "evaluations", "cpu_ms", "wall_ms", "decisions", "effective_sample_size",
-    "std", "action_repeat", "episodes", "checkpoint", "commit",
+    "std", "action_repeat", "episodes", "checkpoint", "commit", "machine",
 )  # fmt: skip
 EPISODE_SEED = 2_000_003  # far from the seeds that people train and evaluate with
 
@@ -49,23 +50,25 @@ class Budget:
         evaluations = self.num_candidates * self.num_iterations
         changed = config | {"horizon": self.horizon, "num_iterations": self.num_iterations}
         changed["num_candidates"] = self.num_candidates
-        if config["name"] == "icem":  # a population that shrinks begins larger
+        if config["name"] == "gradient":
+            changed["num_iterations"] = min(config["num_iterations"], evaluations)
+            changed["num_candidates"] = evaluations // changed["num_iterations"]
+        elif config["name"] == "hybrid":  # at most half of it climbs
+            changed["num_iterations"] = config["num_iterations"]
+            steps = min(config["num_gradient_iterations"], config["num_iterations"] - 1)
+            changed["num_refined"] = max(1, min(config["num_refined"], evaluations // (2 * steps)))
+            sampled = evaluations - steps * changed["num_refined"]
+            changed["num_candidates"] = max(1, sampled // (config["num_iterations"] - steps))
+        elif config["name"] == "icem":  # a population that shrinks begins larger
             shares = [config["population_decay"] ** -iteration for iteration in range(self.num_iterations)]
             changed["num_candidates"] = round(evaluations / sum(shares))
-        elif config["name"] == "gradient":  # as many steps as it is set to, from fewer or more starts
-            changed["num_candidates"] = max(1, evaluations // config["num_iterations"])
-            changed["num_iterations"] = config["num_iterations"]
-        elif config["name"] == "hybrid":
-            climbing = config["num_gradient_iterations"] * config["num_refined"]
-            changed["num_iterations"] = config["num_iterations"]
-            sampling = config["num_iterations"] - config["num_gradient_iterations"]
-            changed["num_candidates"] = max(2, (evaluations - climbing) // sampling)
         scale = changed["num_candidates"] / config["num_candidates"]
         for name, least in (("num_elites", 2), ("num_carried", 1), ("num_proposals", 1)):
-            if config.get(name, 0) > 1:
+            if config[name] > 1:
                 changed[name] = max(least, round(scale * config[name]))
+        changed["num_elites"] = max(changed["num_elites"], changed.get("num_refined", 0))
         changed["num_elites"] = min(changed["num_elites"], changed["num_candidates"])
-        most = max(0, changed["num_candidates"] - 1)
+        most = changed["num_candidates"] - 1
         changed["num_proposals"] = min(changed["num_proposals"], most) if proposes else 0
         return changed
 
@@ -85,6 +88,12 @@ class Cell:
     checkpoint: Path | None
 
     @property
+    def settings(self) -> str:
+        """A short digest of all settings: what was measured with others is another cell."""
+        told = [self.planner_config, self.episodes, self.env_config, str(self.checkpoint)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Which cell of the sweep it is, as text."""
         return tuple(str(getattr(self, name)) for name in KEY)
@@ -95,7 +104,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
     measured = _lqr(cell) if cell.problem == "lqr" else _closed_loop(cell)
     row = {name: value for name, value in asdict(cell).items() if name in COLUMNS}
-    return row | {"action_repeat": cell.env_config["action_repeat"]} | measured
+    return row | {"settings": cell.settings, "action_repeat": cell.env_config.get("action_repeat")} | measured
 
 
 class Meter:
@@ -185,8 +194,3 @@ def _agent(cell: Cell, env: Any) -> PlanningAgent:
     assert cell.checkpoint is not None
     run = open_run(cell.checkpoint, task=cell.task)
     return build_planning_agent(run.foresight, cell.planner_config, seed=cell.seed)
-
-
-def built(planner_config: dict[str, Any]) -> SamplingPlanner:
-    """The planner of some settings, for their mistakes. Errors: `ConfigError`, `PlannerError`."""
-    return build_planner(planner_config, NUM_ACTIONS)

@@ -150,4 +150,6 @@ def closed_loop(contender: Contender, problem: Problem, num_steps: int) -> tuple
         states, rewards = problem.step(states, actions.clamp(-1, 1))
         exact, exact_rewards = problem.step(exact, plant.exact_action(exact).clamp(-1, 1))
         cost, exact_cost = cost - float(rewards.sum()), exact_cost - float(exact_rewards.sum())
+    # What remains in the end counts too: else one could save by leaving it.
+    cost, exact_cost = cost - float(plant.value(states).sum()), exact_cost - float(plant.value(exact).sum())
     return cost / exact_cost, status_of(torch.stack(all_actions))

@@ -13,7 +13,7 @@ from planners import Scorer, shooting
 NUM_STATES, NUM_ACTIONS = 8, 2
 HORIZON, NUM_STEPS, NUM_STARTS = 15, 40, 16
 PERIOD_S = 0.15
-MAX_START = 0.25  # so that the exact controller's forces stay within [-1, 1]: then it is the optimum
+MAX_START = 0.15  # so that the exact controller's forces stay within [-1, 1]: then it is the optimum
 
 
 class LinearPlant:

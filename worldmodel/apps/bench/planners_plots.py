@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 MARKERS = "osD^vP*X<>hp"
 
 
-def quality_against_cost(points: Sequence[Point]) -> Figure:
-    """A row for each task: quality against evaluations, and against CPU time with the Pareto front."""
+def quality_against_cost(points: Sequence[Point], planners: Sequence[str]) -> Figure:
+    """A row for each task: quality against evaluations, and against CPU time with the Pareto front.
+
+    `planners`: all there are, in any picture: the place in it chooses colour and marker.
+    """
     from worldmodel.apps.bench.planners_report import pareto_front
 
     tasks = list(dict.fromkeys(point.task for point in points))
-    planners = list(dict.fromkeys(point.planner for point in points))
     figure, grid = plt.subplots(len(tasks), 2, figsize=(11, 3.6 * len(tasks)), squeeze=False)
     for (left, right), task in zip(grid, tasks, strict=True):
         there = [point for point in points if point.task == task]
@@ -64,8 +66,8 @@ def _draw(axes: Axes, line: Sequence[Point], cost: str, index: int) -> None:
     color = plt.get_cmap("tab10")(index % 10)
     means = [_shown(point, point.quality.mean) for point in line]
     errors = (
-        [mean - _shown(point, point.quality.low) for mean, point in zip(means, line, strict=True)],
-        [_shown(point, point.quality.high) - mean for mean, point in zip(means, line, strict=True)],
+        [max(0.0, mean - _shown(point, point.quality.low)) for mean, point in zip(means, line, strict=True)],
+        [max(0.0, _shown(point, point.quality.high) - mean) for mean, point in zip(means, line, strict=True)],
     )
     axes.errorbar(
         [getattr(point, cost) for point in line],

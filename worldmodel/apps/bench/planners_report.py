@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.apps import plots, provenance
+from worldmodel.apps import plots
 from worldmodel.apps.bench import planners_plots
-from worldmodel.apps.bench.cells import PROBLEMS
+from worldmodel.apps.bench.cells import KEY, PROBLEMS
 from worldmodel.apps.statistics import Mean, iqm_interval
 from worldmodel.errors import RunError
 
@@ -48,24 +48,29 @@ def write_report(output: Path, rows: Sequence[dict[str, str]], config: dict[str,
     """Write `planners.md` and one picture for each problem into `output`; returns the page's path."""
     if not rows:
         raise RunError(f"output={output} holds no finished cell: run without report=true first")
-    points = summarize(rows)
+    points = summarize(rows, config["planners"])
+    planners = list(dict.fromkeys(point.planner for point in points))  # one colour for each in all pictures
     lines = []
     for problem in (p for p in PROBLEMS if any(point.problem == p for point in points)):
         chosen = [point for point in points if point.problem == problem]
-        plots.save(planners_plots.quality_against_cost(chosen), output / f"{problem}.png")
+        plots.save(planners_plots.quality_against_cost(chosen, planners), output / f"{problem}.png")
         lines += [f"## {TITLES[problem]}", "", f"![{TITLES[problem]}]({problem}.png)", ""]
         lines += [*_table(chosen), ""]
         if problem == "learned":
             lines += [*_gap_table(points), ""]
     path = output / "planners.md"
-    path.write_text("\n".join([*lines, *_provenance(rows, config), ""]))
+    path.write_text("\n".join([*lines, *_provenance(rows), ""]))
     return path
 
 
-def summarize(rows: Sequence[dict[str, str]]) -> list[Point]:
-    """One point for each planner, budget and task."""
+def summarize(rows: Sequence[dict[str, str]], planners: Sequence[str] = ()) -> list[Point]:
+    """One point for each planner, budget and task; planners in this order, then the others.
+
+    Where a cell was measured again with other settings, the newest counts.
+    """
+    newest = {tuple(row[name] for name in KEY[:5]): row for row in rows}
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-    for row in rows:
+    for row in newest.values():
         groups[row["problem"], row["task"], row["planner"], row["budget"]].append(row)
     points = []
     for (problem, task, planner, budget), group in groups.items():
@@ -84,6 +89,8 @@ def summarize(rows: Sequence[dict[str, str]]) -> list[Point]:
                 effective_sample_size=_median(group, "effective_sample_size"),
             )
         )
+    order = {planner: index for index, planner in enumerate(planners)}
+    points.sort(key=lambda p: (order.get(p.planner, len(order)), p.planner, p.evaluations, p.budget, p.task))
     return points
 
 
@@ -166,18 +173,20 @@ def _quality(point: Point | None, fronts: dict[str, list[Point]]) -> str:
     return f"**{text}**" if point in fronts[point.task] else text
 
 
-def _provenance(rows: Sequence[dict[str, str]], config: dict[str, Any]) -> list[str]:
+def _provenance(rows: Sequence[dict[str, str]]) -> list[str]:
     seeds = sorted({int(row["seed"]) for row in rows})
-    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    commits, machines = (", ".join(sorted({row[name] for row in rows})) for name in ("commit", "machine"))
+    episodes = ", ".join(sorted({row["episodes"] for row in rows}))
     return [
         "## Where the numbers come from",
         "",
-        f"Interquartile mean over seeds {seeds} and 95 % bootstrap interval; {config['episodes']} episode(s) "
-        "for each seed. A budget is candidates x iterations x horizon; evaluations are action sequences "
-        "scored in one decision, as the planner counted them (one whose gradient is taken counts once, and "
-        "costs about three). CPU ms: of one decision, on one thread; on the linear plant of 16 in one batch.",
+        f"Interquartile mean over seeds {seeds} and 95 % bootstrap interval; {episodes} episode(s) for each "
+        "seed (with 3 values that mean is the plain one; over all tasks it is of returns as they are). A "
+        "budget is candidates x iterations x horizon; evaluations are action sequences scored in one decision, "
+        "as the planner counted them (one whose gradient is taken counts once, and costs about three). CPU ms: "
+        "of one decision, on one thread; on the linear plant of 16 in one batch.",
         "",
-        f"Commit: {commits}. Hardware: {provenance.machine()}.",
+        f"Commit: {commits}. Hardware: {machines}.",
     ]
 
 
