@@ -158,6 +158,12 @@ class Oracle:
             )
         return np.concatenate(rewards, axis=1), {"state": np.concatenate(states, axis=1)}
 
+    def controls(self, candidates: np.ndarray) -> np.ndarray:
+        """What the motors get in each control step, as from the environment: (B, N, H * action_repeat, nu)."""
+        # As TaskEnv and RescaleAction: float32, clipped, then mapped to the motors' range.
+        actions = np.clip(candidates.astype(np.float32), -1.0, 1.0)
+        return np.repeat(self._to_motors(actions), self.action_repeat, axis=2)
+
     def _play(self, simulations: Sequence[Simulation], candidates: np.ndarray) -> Iterator[Readings]:
         """Readings (B, n, H * action_repeat) of one chunk of candidates after the other."""
         self._check(simulations, candidates)
@@ -165,10 +171,7 @@ class Oracle:
         num_bytes = num_envs * self._physics.num_bytes(horizon * self.action_repeat)
         chunk = min(num_candidates, max(1, _MAX_NUM_BYTES // num_bytes))
         for start in range(0, num_candidates, chunk):
-            # As TaskEnv and RescaleAction: float32, clipped, then mapped to the motors' range.
-            actions = np.clip(candidates[:, start : start + chunk].astype(np.float32), -1.0, 1.0)
-            controls = np.repeat(self._to_motors(actions), self.action_repeat, axis=2)
-            yield self._physics.rollout(simulations, controls)
+            yield self._physics.rollout(simulations, self.controls(candidates[:, start : start + chunk]))
 
     def _rewards(
         self, readings: Readings, violation: Violation | None = None, weight: float = 1.0

@@ -11,6 +11,7 @@ import numpy as np
 from worldmodel.apps import plots
 from worldmodel.apps.bench import planners_plots
 from worldmodel.apps.bench.cells import KEY, PROBLEMS
+from worldmodel.apps.bench.output import markdown_table
 from worldmodel.apps.statistics import Mean, iqm_interval
 from worldmodel.errors import RunError
 
@@ -111,10 +112,7 @@ def _table(points: Sequence[Point]) -> list[str]:
     fronts = {task: pareto_front([point for point in points if point.task == task]) for task in tasks}
     over_all = ["all tasks"] if len(tasks) > 1 else []
     head = [*over_all, *("cost ratio" if task == "lqr" else task for task in tasks)]
-    lines = [
-        _row("planner", "budget", "evaluations", "CPU ms", "elites that count", *head),
-        _row(*["---"] * (5 + len(head))),
-    ]
+    rows = []
     for planner, budget in dict.fromkeys((point.planner, point.budget) for point in points):
         row = [cells.get((planner, budget, task)) for task in tasks]
         there = [point for point in row if point is not None]
@@ -123,18 +121,15 @@ def _table(points: Sequence[Point]) -> list[str]:
             complete = len(there) == len(tasks)
             total = str(iqm_interval([point.values for point in there])) if complete else "-"
             texts.insert(0, total)
-        lines.append(
-            _row(
-                planner,
-                budget,
-                f"{np.median([point.evaluations for point in there]):.0f}",
-                f"{np.median([point.cpu_ms for point in there]):.1f}",
-                f"{np.median([point.effective_sample_size for point in there]):.1f}",
-                *texts,
-            )
+        measured = (
+            f"{np.median([point.evaluations for point in there]):.0f}",
+            f"{np.median([point.cpu_ms for point in there]):.1f}",
+            f"{np.median([point.effective_sample_size for point in there]):.1f}",
         )
+        rows.append((planner, budget, *measured, *texts))
+    header = ("planner", "budget", "evaluations", "CPU ms", "elites that count", *head)
     return [
-        *lines,
+        *markdown_table(header, rows),
         "",
         "Bold: on the Pareto front of that task (no other is better at the same or less CPU time).",
     ]
@@ -142,7 +137,7 @@ def _table(points: Sequence[Point]) -> list[str]:
 
 def _gap_table(points: Sequence[Point]) -> list[str]:
     """How far the best planner in a learned model is from the best in the simulator itself."""
-    lines = []
+    rows = []
     for task in dict.fromkeys(point.task for point in points if point.problem == "learned"):
         best = {}
         for problem in ("learned", "oracle"):
@@ -152,11 +147,11 @@ def _gap_table(points: Sequence[Point]) -> list[str]:
         if len(best) == 2:
             gap = best["oracle"].quality.mean - best["learned"].quality.mean
             told = [f"{p.quality} ({p.planner}, {p.budget})" for p in (best["learned"], best["oracle"])]
-            lines.append(_row(task, *told, f"{gap:+.0f}"))
-    if not lines:
+            rows.append((task, *told, f"{gap:+.0f}"))
+    if not rows:
         return []
     head = ["task", "best in the learned model", "best oracle at its budget", "gap to the oracle"]
-    return ["### Gap to the oracle", "", _row(*head), _row(*["---"] * 4), *lines, "", _GAP_NOTE]
+    return ["### Gap to the oracle", "", *markdown_table(head, rows), "", _GAP_NOTE]
 
 
 _GAP_NOTE = (
@@ -182,9 +177,9 @@ def _provenance(rows: Sequence[dict[str, str]]) -> list[str]:
         "",
         f"Interquartile mean over seeds {seeds} and 95 % bootstrap interval; {episodes} episode(s) for each "
         "seed (with 3 values that mean is the plain one; over all tasks it is of returns as they are). A "
-        "budget is candidates x iterations x horizon; evaluations are action sequences scored in one decision, "
-        "as the planner counted them (one whose gradient is taken counts once, and costs about three). CPU ms: "
-        "of one decision, on one thread; on the linear plant of 16 in one batch.",
+        "budget is candidates x iterations x horizon; evaluations are action sequences scored in one "
+        "decision, as the planner counted them (one whose gradient is taken counts once, and costs about "
+        "three). CPU ms: of one decision, on one thread; on the linear plant of 16 in one batch.",
         "",
         f"Commit: {commits}. Hardware: {machines}.",
     ]
@@ -192,7 +187,3 @@ def _provenance(rows: Sequence[dict[str, str]]) -> list[str]:
 
 def _median(rows: Sequence[dict[str, str]], column: str) -> float:
     return float(np.median([float(row[column]) for row in rows]))
-
-
-def _row(*texts: str) -> str:
-    return f"| {' | '.join(texts)} |"

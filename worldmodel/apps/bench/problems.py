@@ -6,11 +6,12 @@ well a plan does is measured where the optimum is known: on the linear plant alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,8 +34,8 @@ class Problem:
 
     - `states`: where planning starts: (B, S) for a batch size B.
     - `score`: returns (B, N) from states and candidates (B, N, H, A).
-    - `bare_rollout`: of a simulator: given rows and horizon, the same physics without anything around it, and
-      the physics steps of a row.
+    - `bare_rollout`: of a simulator: given a decision, its physics again without anything around it, and how
+      many physics steps that are.
     - `step`, `value`: the same in pieces, for those who want a model step by step: next states (M, S) and
       rewards (M,); the value of the last states (M,), None for 0. `step` is None where there are no pieces.
     """
@@ -46,7 +47,7 @@ class Problem:
     step: Step | None = None
     value: Callable[[Tensor], Tensor] | None = None
     close: Callable[[], None] = lambda: None
-    bare_rollout: Callable[[int, int], tuple[Callable[[], None], int]] | None = None
+    bare_rollout: Callable[[Callable[[], None]], tuple[Callable[[], None], int]] | None = None
 
     def scorer(self, states: Tensor) -> Scorer:
         """The one function that a planner knows."""
@@ -78,10 +79,12 @@ def linear(device: torch.device, seed: int) -> Problem:
 def latent(device: torch.device, seed: int) -> Problem:
     """Dynamics and reward as two-layer MLPs with SiLU: the model is most of the work."""
     both = LATENT_DIM + LATENT_ACTIONS
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         dynamics, reward = (_mlp(both, out).to(device).requires_grad_(False) for out in (LATENT_DIM, 1))
+
+    def states(count: int) -> Tensor:  # the same for all who ask
+        return torch.randn(count, LATENT_DIM, generator=torch.Generator().manual_seed(seed)).to(device)
 
     def step(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         inputs = torch.cat([states, actions], dim=-1)
@@ -90,7 +93,7 @@ def latent(device: torch.device, seed: int) -> Problem:
     return Problem(
         name="latent",
         action_dim=LATENT_ACTIONS,
-        states=lambda count: torch.randn(count, LATENT_DIM, generator=generator).to(device),
+        states=states,
         score=lambda states, candidates: shooting(step, states)(candidates),
         step=step,
     )
@@ -117,8 +120,6 @@ def world_model(device: torch.device, seed: int, model_config: Mapping[str, Any]
 
 def simulator(task: str, seed: int, num_threads: int, max_num_envs: int) -> Problem:
     """The oracle of a task. Errors: `EnvError` where it has none."""
-    import numpy as np
-
     import envs
 
     oracle = envs.Oracle(task, num_threads=num_threads)
@@ -126,9 +127,12 @@ def simulator(task: str, seed: int, num_threads: int, max_num_envs: int) -> Prob
     for index, env in enumerate(tasks):
         env.reset(seed=seed + index)
     simulations = [env.simulation for env in tasks]
+    recorded: list[np.ndarray] | None = None
 
     def score(states: Tensor, candidates: Tensor) -> Tensor:
         actions = candidates.detach().cpu().numpy()
+        if recorded is not None:
+            recorded.append(actions.copy())
         return torch.from_numpy(oracle.returns(simulations[: len(states)], actions)).to(candidates)
 
     def close() -> None:
@@ -136,19 +140,20 @@ def simulator(task: str, seed: int, num_threads: int, max_num_envs: int) -> Prob
         for env in tasks:
             env.close()
 
-    def bare_rollout(num_rows: int, horizon: int) -> tuple[Callable[[], None], int]:
-        # How many physics steps the oracle plays for a candidate of this length.
-        before = oracle.num_physics_steps
-        oracle.returns(simulations[:1], np.zeros((1, 1, horizon, action_dim), np.float32))
+    def bare_rollout(decide: Callable[[], None]) -> tuple[Callable[[], None], int]:
+        nonlocal recorded
+        recorded, before = [], oracle.num_physics_steps
+        decide()
+        controls, recorded = [oracle.controls(actions) for actions in recorded], None
         num_steps = oracle.num_physics_steps - before
-        return _bare_rollout(simulations[0].model, num_rows, num_steps, num_threads), num_steps
+        per_row = num_steps // sum(len(c) * c.shape[1] for c in controls)
+        return _bare_rollout(simulations, controls, per_row, num_threads), num_steps
 
     shape = tasks[0].action_space.shape
     assert shape is not None
-    action_dim = int(shape[0])
     return Problem(
         name="simulator",
-        action_dim=action_dim,
+        action_dim=int(shape[0]),
         states=lambda count: torch.zeros(count, 1),
         score=score,
         close=close,
@@ -156,33 +161,45 @@ def simulator(task: str, seed: int, num_threads: int, max_num_envs: int) -> Prob
     )
 
 
-def _bare_rollout(model: Any, num_rows: int, num_steps: int, num_threads: int) -> Callable[[], None]:
-    """`mujoco.rollout` and nothing else: no rewards, sensors as the model has them, memory that is kept."""
+def _bare_rollout(
+    simulations: Sequence[Any], controls: Sequence[np.ndarray], num_steps: int, num_threads: int
+) -> Callable[[], None]:
+    """`mujoco.rollout` of the same motions and nothing else: no rewards, sensors as the models have them.
+
+    `controls`: (B, N, control steps, nu) of each iteration of a decision. Contacts decide what a physics step
+    costs, so start and controls must be those of the decision.
+    """
     import mujoco
-    import numpy as np
     from mujoco.rollout import Rollout
 
-    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-    data = [mujoco.MjData(model) for _ in range(num_threads)]
-    start = np.empty(size)
-    mujoco.mj_getState(model, data[0], start, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-    control = np.random.default_rng(0).uniform(-1, 1, (num_rows, num_steps, model.nu))
-    state = np.empty((num_rows, num_steps, size))
-    sensordata = np.empty((num_rows, num_steps, model.nsensordata))
+    model = simulations[0].model
+    spec = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+    size = mujoco.mj_stateSize(model, spec)
     pool = Rollout(nthread=num_threads if num_threads > 1 else 0)
-    models, starts = [model] * num_rows, np.repeat(start[None], num_rows, axis=0)
+    data = [mujoco.MjData(model) for _ in range(num_threads)]
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for batch in controls:
+        num_envs, num_candidates, num_controls, _ = batch.shape
+        start = np.empty((num_envs, size))
+        for row, simulation in zip(start, simulations, strict=False):
+            mujoco.mj_getState(simulation.model, simulation.data, row, spec)
+        warmstart = np.stack([simulation.data.qacc_warmstart for simulation in simulations[:num_envs]])
+        # The last control is held in the physics step more that the oracle plays to read its sensors.
+        held = np.minimum(np.arange(num_steps) // (num_steps // num_controls), num_controls - 1)
+        control = batch.reshape(num_envs * num_candidates, num_controls, -1)[:, held].astype(np.float64)
+        models = [simulation.model for simulation in simulations[:num_envs] for _ in range(num_candidates)]
+        options = {
+            "nstep": num_steps,
+            "initial_warmstart": np.repeat(warmstart, num_candidates, axis=0),
+            "state": np.empty((len(control), num_steps, size)),
+            "sensordata": np.empty((len(control), num_steps, model.nsensordata)),
+            "skip_checks": True,
+        }
+        calls.append(((models, data, np.repeat(start, num_candidates, axis=0), control), options))
 
     def roll() -> None:
-        pool.rollout(
-            models,
-            data,
-            starts,
-            control,
-            nstep=num_steps,
-            state=state,
-            sensordata=sensordata,
-            skip_checks=True,
-        )
+        for arguments, options in calls:
+            pool.rollout(*arguments, **options)
 
     return roll
 

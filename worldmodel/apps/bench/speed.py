@@ -13,6 +13,7 @@ from torch import Tensor
 
 from planners import PLANNERS, Plan, SamplingPlanner
 from worldmodel.apps.bench import problems
+from worldmodel.apps.bench.cells import NEED_GRADIENTS
 from worldmodel.apps.bench.loops import num_elites
 from worldmodel.apps.bench.output import (
     Row,
@@ -34,7 +35,6 @@ from worldmodel.apps.provenance import PACKAGES
 from worldmodel.errors import ConfigError
 
 PROBLEMS = ("linear", "latent", "model")
-WITH_GRADIENT = {"gradient", "hybrid"}
 FACTORS = {
     "scale_candidates": "num_candidates",
     "scale_horizon": "horizon",
@@ -130,7 +130,7 @@ def _check(config: dict[str, Any]) -> torch.device:
     check_counts("num_candidates", [config["num_candidates"]], least=2)
     for key in FACTORS:
         check_counts(key, config[key], least=2 if key == "scale_candidates" else 1)
-    if config["task"] is not None and not set(config["planners"]) - WITH_GRADIENT:
+    if config["task"] is not None and not set(config["planners"]) - set(NEED_GRADIENTS):
         raise ConfigError(
             f"planners={config['planners']}: a simulator has no gradient; add one that samples, such as cem"
         )
@@ -152,7 +152,7 @@ def _problems(config: dict[str, Any], device: torch.device) -> Iterator[Problem]
 def _cases(config: dict[str, Any], *, is_simulated: bool = False) -> list[Case]:
     """All that is timed on a problem; in a simulator there is nothing to differentiate or to compile."""
     sizes = {key: config[key] for key in FACTORS.values()}
-    planners = [name for name in config["planners"] if not (is_simulated and name in WITH_GRADIENT)]
+    planners = [name for name in config["planners"] if not (is_simulated and name in NEED_GRADIENTS)]
     cases = [Case(planner=planner, **sizes) for planner in planners]
     if config["compile"] and not is_simulated:
         cases += [replace(case, is_compiled=True) for case in cases]
@@ -219,10 +219,8 @@ def _prepare(
     decision = Decision(planner, problem, states, problem.score, generator)
     facts: dict[str, float | None] = {"gflop": None, "physics_steps": None, "compile_s": None}
     if problem.bare_rollout is not None:
-        decision()
-        num_rows = decision.plan.num_evaluations * case.num_envs
-        floor, num_steps = problem.bare_rollout(num_rows, case.horizon)
-        return decision, floor, facts | {"physics_steps": float(num_rows * num_steps)}
+        floor, num_steps = problem.bare_rollout(decision)
+        return decision, floor, facts | {"physics_steps": float(num_steps)}
     with MatrixProducts() as products:  # of a first decision; shapes do not depend on what is found
         decision()
     facts["gflop"] = products.gflop
