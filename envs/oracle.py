@@ -159,7 +159,7 @@ class Oracle:
         return np.concatenate(rewards, axis=1), {"state": np.concatenate(states, axis=1)}
 
     def controls(self, candidates: np.ndarray) -> np.ndarray:
-        """What the motors get in each control step, as from the environment: (B, N, H * action_repeat, nu)."""
+        """What the motors get in each control step, as from `step`: (B, N, H * action_repeat, nu)."""
         # As TaskEnv and RescaleAction: float32, clipped, then mapped to the motors' range.
         actions = np.clip(candidates.astype(np.float32), -1.0, 1.0)
         return np.repeat(self._to_motors(actions), self.action_repeat, axis=2)

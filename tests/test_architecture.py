@@ -126,6 +126,15 @@ def test_every_planner_config_builds_its_planner(option):
     assert planner.initial_plan(1).mean.shape == (1, config["horizon"], 2)
 
 
+@pytest.mark.parametrize("option", options("planner"))
+def test_every_setting_of_a_planner_stands_in_its_config(option):
+    config = settings("planner", option)
+    left = set(PLANNERS[config["name"]].__dataclass_fields__) - set(config)
+    # The first come from the environment, and two are groups of their own; the best is all that predictive
+    # sampling executes.
+    assert left <= {"action_dim", "low", "high", "if_all_nan", "basis", "noise", "num_kept", "execute"}
+
+
 def test_every_planner_has_a_config():
     assert set(PLANNERS) <= set(options("planner"))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from planners import CEM
+from planners import CEM, DIAL, PredictiveSampling
 from worldmodel.apps.agent import ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
 from worldmodel.apps.foresight import LearnedForesight
 
@@ -255,3 +255,21 @@ def test_after_a_full_reset_all_noise_is_new():
     first = decide(agent, 5)
     agent.reset()
     assert not (decide(agent, 5) == first).all(axis=(0, 2)).any()
+
+
+def test_a_planner_whose_std_tells_nothing_explores_as_it_is_told(model):
+    settings = {"action_dim": ACTION_DIM, "horizon": HORIZON, "num_candidates": 12, "num_elites": 4}
+    for planner in (DIAL(**settings), PredictiveSampling(**settings)):
+        quiet, loud = (
+            PlanningAgent(
+                LearnedForesight(model, discount=0.9),
+                planner,
+                num_proposals=3,
+                generator=torch.Generator().manual_seed(0),
+                exploration_std=std,
+            )
+            for std in (0.0, 1e-4)
+        )
+        still, moved = quiet.act(observed(3)), loud.act(observed(3))
+        assert np.abs(still.action - moved.action).max() < 1e-3  # not the planner's std of 0.3 or 1
+        assert not still.std.any()

@@ -307,3 +307,32 @@ def test_what_was_executed_competes_with_the_next_plan():
     plan = planner.plan(score, start, generator=seeded(0))
     assert plan.best_return.item() == 0.0
     assert torch.equal(plan.actions, optimum)
+
+
+@pytest.mark.parametrize("best", [3e38, 1.0])
+def test_returns_as_far_apart_as_floats_go_still_give_a_plan(name, best):
+    def score(candidates):
+        is_good = candidates[:, :, 0, 0] > 0
+        return torch.where(is_good, best, -3e38) + flat(candidates)
+
+    planner = build(name, num_candidates=16, num_elites=16)
+    assert is_valid(planner, planner.plan(score, planner.initial_plan(1), generator=seeded()))
+
+
+@pytest.mark.parametrize("num_kept", [1, None])
+def test_a_plan_has_all_its_elites_however_few_are_kept(name, num_kept):
+    planner = build(name, num_candidates=32, num_elites=16, num_kept=num_kept)
+    plan = solve(planner, bowl(0.4), decisions=3)
+    assert plan.elites.shape[1] == 16
+
+
+def test_changing_the_actions_of_a_plan_changes_nothing_else_of_it(name):
+    planner = build(name, execute="best")
+    plan = planner.plan(bowl(0.4), planner.initial_plan(2), generator=seeded())
+    mean, elites = plan.mean.clone(), plan.elites.clone()
+    plan.actions.add_(1.0)
+    plan.mean.add_(0.0)
+    assert torch.equal(plan.mean, mean)
+    assert torch.equal(plan.elites, elites)
+    plan.mean.add_(1.0)
+    assert torch.equal(plan.elites, elites)

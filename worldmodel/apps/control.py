@@ -61,7 +61,7 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
         env.close()
     result = {
         "task": task,
-        "model": "oracle" if _is_oracle(config) else "learned",
+        "model": "oracle" if _is_oracle(config) else "learned" if run else None,
         "checkpoint": None if run is None else str(run.checkpoint.path),
         "agent": config["agent"],
         "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
