@@ -105,8 +105,10 @@ def test_a_quoted_number_is_a_word():
     assert composed("train", 'dataset="5"')["dataset"] == "5"
 
 
-def test_a_planner_key_without_its_planner():
-    assert "planner" in message("control", "checkpoint=x", "planner.num_candidates=5")
+def test_a_planner_key_without_its_planner_is_a_change_of_the_trained_one():
+    assert composed("control", "checkpoint=x", "planner.num_candidates=5")["planner"] == {"num_candidates": 5}
+    assert "planner.num_candidates" in message("control", "checkpoint=x", "planner.num_candidate=5")
+    assert "whole number" in message("control", "checkpoint=x", "planner.num_candidates=many")
 
 
 def test_a_missing_value_is_named():

@@ -150,4 +150,19 @@ def test_what_is_left_open_of_a_planner_is_as_it_was_trained(point_run):
     noise = {"name": "colored", "exponent": 2.0}
     assert run.planner_config({"noise": noise}) == trained | {"noise": noise}
     assert run.planner_config(None) == trained
+    assert run.planner_config({"horizon": 7}) == trained | {"horizon": 7}
+    with pytest.raises(ConfigError, match="noise="):
+        run.planner_config({"noise": {"exponent": 2.0}})
     assert run.planner_config({"name": "cem"}) == {"name": "cem"}
+
+
+def test_single_settings_of_a_trained_planner_can_be_replaced(tmp_path, point_run, refused):
+    changed = ("planner.horizon=2", "planner.num_candidates=24")
+    arguments = ["control", f"checkpoint={point_run}", "episodes=1", "video=false"]
+    assert main([*arguments, *changed, f"output={tmp_path}"]) == 0
+    told = json.loads((tmp_path / "control.json").read_text())["planner"]
+    trained = open_run(point_run).config["planner"]
+    assert told == trained | {"horizon": 2, "num_candidates": 24}
+    assert "did you mean planner.horizon" in refused(*arguments, "planner.horzon=2")
+    assert "must be a whole number" in refused(*arguments, "planner.horizon=far")
+    assert "momentum" in refused(*arguments, "planner.momentum=0.5")  # trained with MPPI

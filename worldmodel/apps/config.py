@@ -36,6 +36,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         _check_override(override, groups)
     chosen = [override for override in overrides if _key(override) in groups]
     defaults = _flat(_compose(name, chosen))
+    left_open = _left_open(name, groups) - {_key(override) for override in chosen}
+    added = {key: v for key, v in _settings_of(left_open, groups).items() if key not in defaults}
+    defaults |= added
     for override in overrides:
         key = _key(override)
         if key not in groups and key not in defaults:
@@ -44,7 +47,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
                 f"there is no config key {key!r} (from {override!r}){closest(key, known)}. "
                 f"`worldmodel {verb} --help` lists them all"
             )
-    config = _compose(name, overrides)
+    # A plus adds a key that the composed configuration has not.
+    config = _compose(name, [f"+{word}" if _key(word) in added else word for word in overrides])
     for key, value in _flat(config).items():
         if value == "???":
             raise ConfigError(f"{key}= is missing: `worldmodel {verb} --help` shows examples")
@@ -70,6 +74,22 @@ def config_groups(name: str) -> dict[str, list[str]]:
                 names = [option for option in names if (option in _ACTING_MODELS) == is_acting]
             groups[group] = names
     return groups
+
+
+def _left_open(name: str, groups: dict[str, list[str]]) -> set[str]:
+    """Groups of settings that a trained run has, of which single ones may be replaced."""
+    return {"planner"} & set(groups) if name in ("control", "collect", "imagine") else set()
+
+
+def _settings_of(names: set[str], groups: dict[str, list[str]]) -> dict[str, Any]:
+    """Every setting of any option of these groups, with a value that tells its type."""
+    root = files(CONFIGS)
+    found: dict[str, Any] = {}
+    for group in names:
+        for option in groups[group]:
+            settings = OmegaConf.create((root / group / f"{option}.yaml").read_text())
+            found |= {f"{group}.{key}": value for key, value in _flat(settings).items()}
+    return found
 
 
 def config_text(name: str) -> str:

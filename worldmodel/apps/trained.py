@@ -48,7 +48,16 @@ class TrainedRun:
         """The planner that was asked for; what it leaves open (all of it, if None), as it was trained."""
         if given is not None and "name" in given:
             return given
-        return self.config["planner"] | (given or {})
+        trained, given = self.config["planner"], given or {}
+        merged = trained | given
+        for part in ("basis", "noise"):
+            if part in given:
+                merged[part] = given[part] if "name" in given[part] else trained.get(part, {}) | given[part]
+                if "name" not in merged[part]:
+                    raise ConfigError(
+                        f"planner.{part}.{min(given[part])}= needs a {part}: choose one with {part}="
+                    )
+        return merged
 
     def planning_agent(self, planner_config: dict[str, Any] | None = None, *, seed: int = 0) -> PlanningAgent:
         """The agent that plans in the model, with a planner as `planner_config` says."""
