@@ -52,7 +52,8 @@ class SamplingPlanner(Sequences, ABC):
     num_kept: int | None = None
     num_carried: int = 0
     initial_std: float = 1.0
-    min_std: float = 0.05
+    # TD-MPC2 has 0.05: on a linear plant MPPI then costs 1.024 of the exact controller, with this 1.015.
+    min_std: float = 0.02
     max_std: float = 2.0
     execute: Literal["mean", "best"] = "mean"
     if_all_nan: Literal["raise", "nominal"] = "raise"
