@@ -123,6 +123,12 @@ def _load(task: str) -> LoadedTask:
     raise _unknown(task)
 
 
+def check_exists(task: str) -> None:
+    """Errors: `UnknownTaskError` with similar names, for a task that `make` does not know either."""
+    if find_spec(task) is None and canonical_name(task) not in suite_tasks():
+        raise _unknown(task)
+
+
 def _unknown(task: str) -> UnknownTaskError:
     try:
         names = list(task_names())

@@ -96,5 +96,6 @@ def check_scored(plan: Plan, num_iterations: int) -> None:
         raise PlannerError(
             f"no candidate of batch rows {rows} has a finite return after {num_iterations} "
             "iterations. The scorer returned only NaN or infinity: look at what it was given and at its "
-            "model, or build the planner with if_all_nan='nominal' to keep the plan it started from."
+            "model (or at a hard constraint that no candidate keeps), or build the planner with "
+            "if_all_nan='nominal' to keep the plan it started from."
         )

@@ -16,7 +16,7 @@ from planners.known import Known
 from planners.noise import white_noise
 from planners.plan import Plan, check_scored
 from planners.scorer import Scorer
-from planners.sequences import Sequences
+from planners.sequences import Sequences, check_count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,8 +61,7 @@ class SamplingPlanner(Sequences, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("num_candidates", "num_iterations", "num_elites"):
-            if getattr(self, name) < 1:
-                raise PlannerError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+            check_count(name, getattr(self, name))
         if self.num_elites > self.num_candidates:
             raise PlannerError(
                 f"num_elites is {self.num_elites}, more than the {self.num_candidates} candidates to choose "
@@ -253,6 +252,10 @@ class SamplingPlanner(Sequences, ABC):
     ) -> Float[Tensor, "batch candidate"]:
         """Finite, or -inf for what must not win. Errors: `PlannerError` for a wrong shape."""
         returns = score(self.decode(candidates))
+        if not isinstance(returns, Tensor):
+            raise PlannerError(
+                f"score returned a {type(returns).__name__}; it must return a tensor of returns."
+            )
         if returns.shape != candidates.shape[:2]:
             raise PlannerError(
                 f"score returned shape {tuple(returns.shape)} for {tuple(candidates.shape[:2])} (batch, "

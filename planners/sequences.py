@@ -36,8 +36,13 @@ class Sequences:
 
     def __post_init__(self) -> None:
         for name in ("action_dim", "horizon"):
-            if getattr(self, name) < 1:
-                raise PlannerError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+            check_count(name, getattr(self, name))
+        for name, kind in (("basis", Basis), ("noise", Noise)):
+            if not isinstance(getattr(self, name), kind):
+                raise PlannerError(
+                    f"{name} is {getattr(self, name)!r}; it must be a {kind.__name__}, such as "
+                    f"{'Cubic(num_knots=5)' if name == 'basis' else 'Colored(exponent=1.0)'}."
+                )
         if not -math.inf < self.low < self.high < math.inf:
             raise PlannerError(
                 f"low is {self.low} and high is {self.high}; low must be below high, both finite."
@@ -112,6 +117,14 @@ class Sequences:
     def _noise(self) -> Tensor | None:
         """L, or None where it is the identity."""
         return None if isinstance(self.noise, White) else self.noise.matrix(self.num_parameters)
+
+
+def check_count(name: str, value: int) -> None:
+    """Errors: `PlannerError` for what is no whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise PlannerError(f"{name} is {value!r}; it must be a whole number.")
+    if value < 1:
+        raise PlannerError(f"{name} is {value}; it must be at least 1.")
 
 
 def _along_time(

@@ -38,6 +38,11 @@ def shooting(
         candidates: Float[Tensor, "batch candidate horizon action"],
     ) -> Float[Tensor, "batch candidate"]:
         batch_size, num_candidates, horizon, action_dim = candidates.shape
+        if state.shape[0] != batch_size:
+            raise PlannerError(
+                f"there are {state.shape[0]} states, and candidates for {batch_size}; give one state for "
+                "each row of the plan."
+            )
         # One contiguous (M, A) matrix per step: strided rows would be gathered anew in every product.
         steps = candidates.reshape(-1, horizon, action_dim).transpose(0, 1).contiguous()
         states = state.repeat_interleave(num_candidates, dim=0)

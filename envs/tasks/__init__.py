@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from envs.batch_task import BatchTask
 from envs.errors import UnsupportedEnvError
-from envs.registry import canonical_task
+from envs.registry import canonical_task, check_exists
 from envs.tasks.acrobot import Acrobot
 from envs.tasks.ball_in_cup import BallInCup
 from envs.tasks.cartpole import Cartpole
@@ -66,6 +66,7 @@ def batch_task(task: str) -> BatchTask:
     name = canonical_task(task)
     if name in BATCH_TASKS:
         return BATCH_TASKS[name]
+    check_exists(task)
     close = difflib.get_close_matches(name, BATCH_TASKS, n=3)
     similar = f"did you mean {', '.join(close)}? " if close else ""
     raise UnsupportedEnvError(

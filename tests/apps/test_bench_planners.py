@@ -122,6 +122,7 @@ def test_every_planner_gets_the_same_number_of_evaluations(budget, expected):
         (("problems=[lqr]", "planners=[mpi]"), "did you mean mppi"),
         (("problems=[lqr]", "planners=['mppi planner.horzon=3']"), "planner.horizon"),
         (("problems=[lqr]", "planners=[]"), "planners=[]"),
+        (("problems=[lqr]", "planners=['mppi planner.horizon=9']"), "what the budget sets"),
         (("problems=[lqr]", "seeds=[1,1]"), "seeds"),
         (("problems=[oracle]", "tasks=[cartpole-swing]"), "cartpole-swingup"),
         (("problems=[learned]", "checkpoints=nowhere"), "bench learning"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from planner_problems import bowl, build, seeded, solve
 
-from planners import PLANNERS, PlannerError
+from planners import PLANNERS, Colored, PlannerError
 from planners.elites import softmax_weights
 
 
@@ -214,3 +214,26 @@ def test_importing_planners_imports_no_simulator_no_configuration_and_no_other_p
 
 def test_planners_are_listed_by_name():
     assert {"mppi", "cem", "predictive_sampling"} <= set(PLANNERS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"horizon": 5.0}, "horizon is 5.0; it must be a whole number"),
+        ({"num_candidates": 64.0}, "num_candidates is 64.0; it must be a whole number"),
+        ({"basis": "cubic"}, "basis is 'cubic'; it must be a Basis, such as Cubic"),
+        ({"noise": Colored}, "it must be a Noise, such as Colored"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_refused_by_name(name, settings, message):
+    planner = build(name)
+    for key, value in settings.items():
+        object.__setattr__(planner, key, value)  # past beartype, which only tests run with
+    with pytest.raises(PlannerError, match=message):
+        planner.__post_init__()
+
+
+def test_a_scorer_that_returns_no_tensor_is_named(name):
+    planner = build(name)
+    with pytest.raises(PlannerError, match="score returned a float; it must return a tensor"):
+        planner.plan(lambda candidates: 1.0, planner.initial_plan(1))

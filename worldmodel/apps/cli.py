@@ -199,9 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except user_errors() as error:
-        print(f"worldmodel: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+    except WorldModelError as error:
+        return _refused(error)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
@@ -211,6 +210,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USER_ERROR
+    except Exception as error:  # a mistyped word must not wait for torch: these are asked for last
+        if isinstance(error, user_errors()):
+            return _refused(error)
+        raise
+
+
+def _refused(error: Exception) -> int:
+    print(f"worldmodel: {' '.join(str(error).split())}", file=sys.stderr)
+    return USER_ERROR
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -226,7 +234,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(_overview())
         return 0
     name, overrides = arguments[0], arguments[1:]
-    if name == "bench" and overrides:
+    if name == "bench" and (not overrides or overrides[0] in ("-h", "--help")):
+        print("\n".join(line for line in _overview().splitlines() if line.startswith("  bench ")))
+        return 0
+    if name == "bench":
         name, overrides = f"bench {overrides[0]}", overrides[1:]
     if name == "--version":
         from importlib.metadata import version

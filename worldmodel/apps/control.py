@@ -43,6 +43,7 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
         new_agent = partial(_agent, config, env, run)
         period_s: float | None = env.control_period_s
         agent = new_agent()
+        _make_folder(output)
         _warm_up(env, new_agent(), config["seed"])
         title = f"{task}   {_acting(config, run)}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
@@ -160,9 +161,11 @@ def _is_oracle(config: dict[str, Any]) -> bool:
 
 def _output(config: dict[str, Any], run: TrainedRun | None, task: str) -> Path:
     beside = Path("runs") / "control" / envs.canonical_task(task) if run is None else run.directory
-    output = Path(config["output"]) if config["output"] else beside / f"control-{_acting(config, run)}"
+    return Path(config["output"]) if config["output"] else beside / f"control-{_acting(config, run)}"
+
+
+def _make_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make output={output}: {error.strerror or error}") from error
-    return output

@@ -26,6 +26,7 @@ from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import fsync
 
 RESULTS = "planners.csv"
+SET_BY_BUDGET = {f"planner.{name}" for name in ("horizon", "num_candidates", "num_iterations", "num_elites")}
 
 
 def bench_planners(config: dict[str, Any]) -> Path:
@@ -137,7 +138,9 @@ def _run_missing(cells: list[Cell], path: Path, num_workers: int) -> None:
                 writer.writerow(row | measured_with)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                display.note(f"stopped: finished cells are kept in {path}, the same command goes on")
             for process in list(pool._processes.values()):
                 process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -166,6 +169,11 @@ def _cost(cell: Cell) -> int:
 def _planner_config(planner: str) -> dict[str, Any]:
     """The settings of `icem noise=white`: a planner, and what is changed of it."""
     name, *overrides = planner.split()
+    for override in overrides:
+        if override.partition("=")[0] in SET_BY_BUDGET:
+            raise ConfigError(
+                f"planners: {planner!r} sets what the budget sets: change budgets.PROBLEM= instead"
+            )
     config = compose_config("control", [f"planner={name}", *overrides])
     settings: dict[str, Any] = to_dict(config)["planner"]
     return settings

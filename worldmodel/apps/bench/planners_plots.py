@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, PercentFormatter
+from matplotlib.ticker import LogFormatter
 
 if TYPE_CHECKING:
     from worldmodel.apps.bench.planners_report import Point
 
 MARKERS = "osD^vP*X<>hp"
+
+
+def _percent(value: float, position: int) -> str:
+    """1, 2 and 5 of each decade."""
+    return f"{value:g} %" if f"{value:.0e}"[0] in "125" else ""
 
 
 def quality_against_cost(points: Sequence[Point], planners: Sequence[str]) -> Figure:
@@ -41,11 +46,12 @@ def quality_against_cost(points: Sequence[Point], planners: Sequence[str]) -> Fi
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.7)))
             axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.7)))
-            axes.set(xlabel=label, title=task)
+            axes.set(xlabel=label, title="linear plant" if is_cost else task)
             axes.spines[["top", "right"]].set_visible(False)
             if is_cost:
                 axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(PercentFormatter(decimals=1))
+                axes.yaxis.set_major_formatter(_percent)
+                axes.yaxis.set_minor_formatter(_percent)
             else:
                 axes.set_ylim(bottom=0)
         left.set_ylabel("cost above the exact controller's" if is_cost else "return")

@@ -123,7 +123,7 @@ def _table(points: Sequence[Point]) -> list[str]:
             texts.insert(0, total)
         measured = (
             f"{np.median([point.evaluations for point in there]):.0f}",
-            f"{np.median([point.cpu_ms for point in there]):.1f}",
+            f"{np.median([point.cpu_ms for point in there]):.3g}",
             f"{np.median([point.effective_sample_size for point in there]):.1f}",
         )
         rows.append((planner, budget, *measured, *texts))
