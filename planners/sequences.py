@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -119,7 +119,7 @@ class Sequences:
         return None if isinstance(self.noise, White) else self.noise.matrix(self.num_parameters)
 
 
-def check_count(name: str, value: int) -> None:
+def check_count(name: str, value: Any) -> None:
     """Errors: `PlannerError` for what is no whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise PlannerError(f"{name} is {value!r}; it must be a whole number.")
