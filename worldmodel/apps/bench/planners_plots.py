@@ -52,8 +52,6 @@ def quality_against_cost(points: Sequence[Point], planners: Sequence[str]) -> Fi
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter(_percent)
                 axes.yaxis.set_minor_formatter(_percent)
-            else:
-                axes.set_ylim(bottom=0)
         left.set_ylabel("cost above the exact controller's" if is_cost else "return")
     handles, labels = grid[0][1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
