@@ -35,8 +35,8 @@ def page(rows: Sequence[Row], config: Mapping[str, Any], record: Mapping[str, An
         "turns in a random order, so that a slow moment of the machine meets all of them. Ratios: "
         f"{time_used} over that of the faster hand-written loop (`worldmodel/apps/bench/loops.py`), "
         "quartiles over its median. Model steps are counted, not claimed. Each planner has its own "
-        "library's defaults; what had to be chosen stands in the last table. All were given the value of "
-        "the last state, where the problem has one.",
+        "library's defaults (some of ours were chosen on a plant like this one); what had to be chosen "
+        "stands in the last table. All were given the value of the last state, where the problem has one.",
         "",
         "With the libraries: `pip install worldmodel[peers]`; and, as what these two ask for does not "
         "resolve with our versions, `pip install --no-deps mbrl stable-worldmodel`. Of "
