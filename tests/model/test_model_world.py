@@ -101,7 +101,9 @@ def test_a_model_is_built_again_from_its_config(tiny_model):
     assert again.size == model.size
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in PRESETS.glob("*.yaml") if path.stem != "oracle")
+)
 def test_a_preset_has_the_documented_number_of_parameters(name):
     size = WorldModelSize(
         state_dim=24, action_dim=6, **yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
