@@ -16,7 +16,6 @@ import torch
 from worldmodel.apps.config import closest
 from worldmodel.apps.provenance import commit, num_cores, processor
 from worldmodel.errors import ConfigError, RunError
-from worldmodel.files import write_json
 
 Row = dict[str, Any]
 
@@ -113,11 +112,6 @@ def provenance_lines(record: Mapping[str, Any]) -> list[str]:
         f"thread{'s'[: threads > 1]}; load average at the start {record['load_average_1_min']}. "
         f"Python {record['python']}, {versions}.",
     ]
-
-
-def write_provenance(path: Path, record: Mapping[str, Any]) -> None:
-    """As JSON."""
-    write_json(path, record)
 
 
 def command_line(verb: str, config: Mapping[str, Any], given: set[str]) -> str:

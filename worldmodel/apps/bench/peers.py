@@ -25,7 +25,6 @@ from worldmodel.apps.bench.output import (
     check_names,
     make_folder,
     provenance,
-    write_provenance,
     write_table,
 )
 from worldmodel.apps.bench.peer_list import LIBRARIES, PEERS
@@ -37,6 +36,7 @@ from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.statistics import mean_interval
+from worldmodel.files import write_json
 
 PROBLEMS = {"linear": problems.linear, "latent": problems.latent}
 MEASURES = ("overhead", "quality", "batch")
@@ -85,7 +85,7 @@ def bench_peers(config: dict[str, Any], given: set[str]) -> Path:
             else:
                 rows += _overhead(measure, peers, config, device, advance)
     write_table(folder / "peers.csv", rows)
-    write_provenance(folder / "peers.json", record)
+    write_json(folder / "peers.json", record)
     save(figure(rows), folder / "peers.png")
     (folder / "peers.md").write_text(page(rows, config, record))
     return folder / "peers.md"

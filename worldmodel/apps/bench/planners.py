@@ -57,23 +57,25 @@ def bench_planners(config: dict[str, Any]) -> Path:
 
 def make_cells(config: dict[str, Any]) -> list[Cell]:
     """Every cell of the sweep; those a planner cannot do (gradients of a simulator) are left out."""
+    planner_configs = {planner: _planner_config(planner) for planner in config["planners"]}
     return [
         cell
         for problem in config["problems"]
         for task in (["lqr"] if problem == "lqr" else config["tasks"])
-        for cell in _cells_of(problem, task, config)
+        for cell in _cells_of(problem, task, planner_configs, config)
     ]
 
 
-def _cells_of(problem: str, task: str, config: dict[str, Any]) -> Iterator[Cell]:
+def _cells_of(
+    problem: str, task: str, planner_configs: dict[str, dict[str, Any]], config: dict[str, Any]
+) -> Iterator[Cell]:
     env_config: dict[str, Any] = {"action_repeat": config["action_repeat"]} if problem == "oracle" else {}
     if problem == "oracle":
         envs.batch_task(task)
     runs = _runs(config, task) if problem == "learned" else []
     trained = [open_run(run, task=task).config["env"] for run in runs]
     for budget in config["budgets"][problem]:
-        for planner in config["planners"]:
-            base = _planner_config(planner)
+        for planner, base in planner_configs.items():
             if problem == "oracle" and base["name"] in NEED_GRADIENTS:
                 continue
             planner_config = _budget(budget).applied_to(base, proposes=problem == "learned")

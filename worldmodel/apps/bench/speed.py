@@ -22,7 +22,6 @@ from worldmodel.apps.bench.output import (
     check_names,
     make_folder,
     provenance,
-    write_provenance,
     write_table,
 )
 from worldmodel.apps.bench.problems import Problem
@@ -33,6 +32,7 @@ from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.errors import ConfigError
+from worldmodel.files import write_json
 
 PROBLEMS = ("linear", "latent", "model")
 FACTORS = {
@@ -116,7 +116,7 @@ def bench_speed(config: dict[str, Any], given: set[str]) -> Path:
             finally:
                 problem.close()
     write_table(folder / "speed.csv", rows)
-    write_provenance(folder / "speed.json", record)
+    write_json(folder / "speed.json", record)
     save(figure(rows, config), folder / "speed.png")
     (folder / "speed.md").write_text(page(rows, config, record))
     return folder / "speed.md"
