@@ -8,7 +8,7 @@ from made_linear import linear_batch, linear_dataset, linear_episode
 from worldmodel.data import Batch
 from worldmodel.errors import ConfigError
 from worldmodel.model import imagine
-from worldmodel.training import Trainer, TrainerSettings
+from worldmodel.training import Trainer, TrainerSettings, objectives
 
 FAST = {"learning_rate": 3e-3, "encoder_learning_rate": 3e-3}
 
@@ -110,13 +110,21 @@ def test_a_target_asks_the_value_as_many_steps_later_as_it_has_rewards(make_trai
     batch = linear_dataset(num_episodes=1).gather(np.array([4]), 4)
     chance = trainer.generator.get_state()
     depends_on = {}
-    latents, targets = trainer._targets(batch)
+
+    def targets(batch):
+        trainer.generator.set_state(chance)
+        noise = torch.randn((1, 2, trainer.model.size.action_dim), generator=trainer.generator)
+        heads = torch.arange(2)
+        return objectives.targets(
+            trainer.model, trainer.settings, batch, target_q=trainer.target_q, noise=noise, heads=heads
+        )
+
+    latents, values = targets(batch)
     for step in range(5):
         state = batch.observation["state"].clone()
         state[:, step] += 1
-        trainer.generator.set_state(chance)
-        moved = trainer._targets(dataclasses.replace(batch, observation={"state": state}))
-        depends_on[step] = (moved[0] != latents).any(-1)[0].tolist(), (moved[1] != targets)[0].tolist()
+        moved = targets(dataclasses.replace(batch, observation={"state": state}))
+        depends_on[step] = (moved[0] != latents).any(-1)[0].tolist(), (moved[1] != values)[0].tolist()
     nothing = [False, False]
     assert depends_on == {
         0: (nothing, nothing),
@@ -159,18 +167,22 @@ def test_a_window_of_another_length_is_refused(make_trainer):
     assert trainer.num_updates == 0
 
 
-def test_the_policys_update_changes_the_policy_alone(make_trainer, trained_looking):
-    trainer = make_trainer()
+def test_the_policys_loss_reaches_the_policy_alone(make_trainer, trained_looking):
+    """Without a model's gradient (no coefficient), an update moves nothing but the policy and the target."""
+    trainer = make_trainer(
+        consistency_coefficient=0.0,
+        reward_coefficient=0.0,
+        value_coefficient=0.0,
+        continuation_coefficient=0.0,
+    )
     trained_looking(trainer.model)
-    latent = trainer.model.encode({"state": torch.randn(4, 3, 3)}).detach()
-    others = [n for n, _ in trainer.model.named_parameters() if not n.startswith("policy.")]
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer._update_policy(latent, torch.ones(4, 3))
+    trainer.update(linear_batch(3))
     after = trainer.model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in others)
-    assert not torch.equal(before["policy.layers.0.weight"], after["policy.layers.0.weight"])
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"policy"}
     assert all(p.requires_grad for p in trainer.model.parameters())
-    assert all(p.grad is None for p in trainer.model.q_heads.parameters())
+    assert all(not p.grad.any() for p in trainer.model.q_heads.parameters())
 
 
 def test_the_policy_is_updated_every_nth_time(make_trainer):

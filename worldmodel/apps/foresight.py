@@ -44,11 +44,18 @@ class Foresight(Protocol):
 
 
 class LearnedForesight:
-    """Imagines in latent space; `discount` is that of the imagined return."""
+    """Imagines in latent space; `discount` is that of the imagined return.
 
-    def __init__(self, model: WorldModel, *, discount: float) -> None:
+    `is_compiled` fuses the many small operations (`torch.compile`), anew for each number of environments.
+    """
+
+    def __init__(self, model: WorldModel, *, discount: float, is_compiled: bool = False) -> None:
         self.model, self.discount = model, discount
         self.action_dim = model.size.action_dim
+        self._estimate_return, self._propose = estimate_return, propose
+        if is_compiled:
+            self._estimate_return = torch.compile(estimate_return, dynamic=False)
+            self._propose = torch.compile(propose, dynamic=False)
 
     @property
     def device(self) -> torch.device:
@@ -59,8 +66,8 @@ class LearnedForesight:
         """Encode once, then imagine."""
         latent = self.model.encode(to_tensors(observation, self.device))
         return Outlook(
-            score=partial(estimate_return, self.model, latent, discount=self.discount),
-            propose=lambda noise: propose(self.model, latent, noise.to(latent)),
+            score=partial(self._estimate_return, self.model, latent, discount=self.discount),
+            propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),
         )
 
 

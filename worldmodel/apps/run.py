@@ -20,7 +20,7 @@ from worldmodel.files import write_json
 CONFIG_FILE = "config.json"
 # What may change when a run goes on; everything else would make it another run.
 CHANGEABLE = {
-    "run_dir", "resume", "device", "num_threads", "env_steps", "num_updates",
+    "run_dir", "resume", "device", "compile", "num_threads", "env_steps", "num_updates",
     "eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 

@@ -59,6 +59,14 @@ class Training(ABC):
             checkpoint.model.to(self.device)
             self.trainer = checkpoint.trainer()
             self.chance = restored_generator(info["sampling_state"])
+        if config["compile"]:
+            _check_compiler(self.device)
+            self.trainer.compile()
+        self.foresight = LearnedForesight(
+            self.trainer.model,
+            discount=self.trainer.settings.discount,
+            is_compiled=config["compile"],
+        )
         self.metrics = MetricLogger(run_dir)
 
     @property
@@ -151,7 +159,7 @@ class Training(ABC):
     def planning_agent(self, *, seed: int, exploration_std: float) -> PlanningAgent:
         """The agent that plans in the model as it is, and as it becomes."""
         return build_planning_agent(
-            LearnedForesight(self.trainer.model, discount=self.trainer.settings.discount),
+            self.foresight,
             self.config["planner"],
             seed=seed,
             exploration_std=exploration_std,
@@ -219,6 +227,16 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; device=cpu always works") from error
     return device
+
+
+def _check_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.sin)(torch.zeros(1, device=device))
+    except Exception as error:  # whatever a compiler, or none, makes of it
+        raise ConfigError(
+            "compile=true: torch.compile does not run here; it needs a C++ compiler (on Debian: apt install "
+            f"g++). compile=false always works ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _next_multiple(value: int, step: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.data import Batch
 from worldmodel.errors import ConfigError, DivergenceError
 from worldmodel.model import WorldModel
-from worldmodel.training import losses
+from worldmodel.training import objectives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,12 @@ class Trainer:
         self.model_optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.policy_optimizer = torch.optim.Adam(policy, lr=settings.learning_rate, eps=1e-5, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
+        self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
+
+    def compile(self) -> None:
+        """Fuse the many small operations of the losses (`torch.compile`): same losses, to rounding."""
+        self._world_loss = torch.compile(objectives.world_loss, dynamic=False)
+        self._policy_loss = torch.compile(objectives.policy_loss, dynamic=False)
 
     @property
     def value_scale(self) -> float:
@@ -100,82 +106,35 @@ class Trainer:
             raise ValueError(
                 f"batch of {batch.horizon} steps: horizon and num_td_steps ask for {settings.window}"
             )
-        steps = slice(settings.horizon)
-        weights = losses.step_weights(batch.valid[:, steps], settings.rho)
-        actions, rewards = batch.action[:, steps], batch.reward[:, steps]
-        next_latent, td_target = self._targets(batch)
-
-        latents = [model.encode({key: value[:, 0] for key, value in batch.observation.items()})]
-        for action in actions.unbind(1):
-            latents.append(model.step(latents[-1], action))
-        latent = torch.stack(latents, dim=1)
-        start, end = latent[:, :-1], latent[:, 1:]
-
-        scalar = model.scalar
-        consistency = losses.weighted_mean(losses.consistency_errors(end, next_latent), weights)
-        reward = losses.weighted_mean(
-            scalar.cross_entropy(model.reward_logits(start, actions), scalar.two_hot(rewards)),
-            weights,
+        shape = (batch.batch_size, settings.horizon, model.size.action_dim)
+        noise = self._noise(shape, batch.action)
+        loss, metrics, latent = self._world_loss(
+            model, settings, batch, target_q=self.target_q, noise=noise, heads=self._two_heads()
         )
-        value = losses.weighted_mean(
-            scalar.cross_entropy(model.q_logits(start, actions), scalar.two_hot(td_target)), weights
-        )
-        loss = (
-            settings.consistency_coefficient * consistency
-            + settings.reward_coefficient * reward
-            + settings.value_coefficient * value
-        )
-        metrics = {"consistency_loss": consistency, "reward_loss": reward, "value_loss": value}
-        if model.continuation_head is not None:
-            errors = losses.continuation_errors(
-                model.continuation_head(end).squeeze(-1), batch.terminated[:, steps]
-            )
-            metrics["continuation_loss"] = losses.weighted_mean(errors, weights)
-            loss = loss + settings.continuation_coefficient * metrics["continuation_loss"]
-        metrics["loss"] = loss
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)
-
         if (self.num_updates + 1) % settings.policy_every == 0:
-            metrics |= self._update_policy(start.detach(), weights)
+            # The Q heads say which way is up; they do not learn from it.
+            model.q_heads.requires_grad_(False)
+            loss, more, scale = self._policy_loss(
+                model,
+                settings,
+                latent,
+                valid=batch.valid[:, : settings.horizon],
+                noise=self._noise(shape, latent),
+                value_scale=self._value_scale,
+            )
+            self._value_scale.copy_(scale)
+            metrics |= more | {"policy_grad_norm": self._step(self.policy_optimizer, loss)}
+            model.q_heads.requires_grad_(True)
         self._update_target()
         self.num_updates += 1
         return {name: metric.detach() for name, metric in metrics.items()}
 
-    @torch.no_grad()
-    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Latents (B, H, D) of the next observations, and TD targets (B, H)."""
-        model, settings = self.model, self.settings
-        latent = model.encode({key: value[:, 1:] for key, value in batch.observation.items()})
-        later = latent[:, settings.num_td_steps - 1 :]
-        noise = self._noise((*later.shape[:2], model.size.action_dim), later)
-        action, _ = model.policy.sample(later, noise)
-        next_q = model.scalar.mean(model.q_logits(later, action, heads=self.target_q))
-        if len(next_q) > 2:  # the minimum of two random heads (REDQ): that of all of them is too low
-            next_q = next_q[torch.randperm(len(next_q), generator=self.generator)[:2].to(next_q.device)]
-        td_target = losses.td_targets(batch.reward, batch.terminated, batch.valid, next_q, settings.discount)
-        return latent[:, : settings.horizon], td_target
-
-    def _update_policy(self, latent: Tensor, weights: Tensor) -> dict[str, Tensor]:
-        """Raise the value of the policy's actions in the given latents (B, H, D)."""
-        model = self.model
-        noise = self._noise((*latent.shape[:-1], model.size.action_dim), latent)
-        action, log_prob = model.policy.sample(latent, noise)
-        model.q_heads.requires_grad_(False)
-        q = model.q_values(latent, action)
-        with torch.no_grad():
-            low, high = torch.quantile(q.mean(0)[:, 0], torch.tensor([0.05, 0.95], device=q.device))
-            # Divides the value, so that the entropy bonus means the same for every task.
-            self._value_scale.lerp_((high - low).clamp(min=1.0), 0.01)
-        errors = losses.policy_errors(q, log_prob, self._value_scale, self.settings.entropy_coefficient)
-        loss = losses.weighted_mean(errors, weights)
-        grad_norm = self._step(self.policy_optimizer, loss)
-        model.q_heads.requires_grad_(True)
-        return {
-            "policy_loss": loss,
-            "policy_grad_norm": grad_norm,
-            "q": q.mean(),
-            "entropy": -log_prob.mean(),
-        }
+    def _two_heads(self) -> Tensor:
+        """Which Q heads make the target: the minimum of two random ones (REDQ); that of all is too low."""
+        num_q = self.model.size.num_q
+        chosen = torch.randperm(num_q, generator=self.generator) if num_q > 2 else torch.arange(num_q)
+        return chosen[:2].to(self._value_scale.device)
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
         """Backward, clip, step; returns the gradient norm before clipping. Errors: `DivergenceError`."""
