@@ -42,7 +42,9 @@ if given.get("seed") == "7":
         time.sleep(0.01)
     sys.exit("seed 7 brings bad luck")
 (run_dir / "config.json").write_text("{}")
-(run_dir / "metrics.jsonl").write_text(json.dumps({"env_steps": 100, "eval/return": 5.0}))
+value = 5.0 + float(given.get("exploration_std", 0)) + int(given.get("seed", 0))
+lines = [{"env_steps": steps, "eval/return": value * steps / 25_000} for steps in (25_000, 50_000)]
+(run_dir / "metrics.jsonl").write_text("\\n".join(map(json.dumps, lines)))
 if given.get("seed") == "8":
     def save(*_):
         (run_dir / "saved").touch()
@@ -66,7 +68,7 @@ def settings(output: Path, **changes) -> dict:
     config = {
         "tasks": ["reacher-easy"],
         "seeds": [0],
-        "recipe": "demo",
+        "presets": ["demo"],
         "episodes": 1,
         "num_workers": 0,
         "output": str(output),
@@ -90,7 +92,10 @@ def settings(output: Path, **changes) -> dict:
         (["seeds=[]"], ["seeds=[]: must name at least one"]),
         (["num_workers=-1"], ["num_workers=-1: must be at least 0"]),
         (["episodes=0"], ["episodes=0: must be at least 1"]),
-        (["recipe=dmeo"], ["no experiment 'dmeo'", "did you mean demo"]),
+        (["presets=[dmeo]"], ["no experiment 'dmeo'", "did you mean demo"]),
+        (["presets=['demo env_stpes=9']"], ["'env_stpes'", "did you mean env_steps"]),
+        (["presets=['']"], ["each must name an experiment"]),
+        (["presets=[demo,demo]"], ["each must be named once"]),
         (["reference=no/such/folder"], ["reference=no/such/folder: there is no such folder"]),
         (["report=true"], ["holds no runs of cartpole-swingup"]),
     ],
@@ -113,11 +118,13 @@ def test_an_output_that_cannot_be_written(stand_in, tmp_path, refused):
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_every_command_can_be_typed_and_names_the_task(tmp_path, is_new):
-    cell = Cell(task="my_module:Id-v0", seed=3, directory=tmp_path / "a, b=c" / "seed-3")
+    cell = Cell(
+        task="my_module:Id-v0", seed=3, preset="demo env_steps=9", directory=tmp_path / "a, b=c" / "seed-3"
+    )
     if not is_new:
         cell.directory.mkdir(parents=True)
         (cell.directory / "config.json").write_text("{}")
-    commands = cell.commands("demo", 5)
+    commands = cell.commands(5)
     assert [verb for verb, *_ in commands] == ["train", *["control"] * 4]
     for verb, *overrides in commands:
         config = compose_config(verb, overrides)
@@ -128,7 +135,7 @@ def test_every_command_can_be_typed_and_names_the_task(tmp_path, is_new):
 def test_a_finished_run_is_not_repeated(stand_in, tmp_path):
     config = settings(tmp_path / "out", seeds=[0, 1])
     report = bench_learning(config)
-    record = tmp_path / "out" / "reacher-easy" / "seed-0.provenance.json"
+    record = tmp_path / "out" / "demo" / "reacher-easy" / "seed-0.provenance.json"
     before = record.read_bytes()
     (tmp_path / "stand-in" / "worldmodel" / "__main__.py").write_text("raise SystemExit('ran again')")
     assert bench_learning(config) == report
@@ -140,17 +147,24 @@ def test_one_failure_stops_and_saves_the_others(stand_in, tmp_path):
     with pytest.raises(RunError, match="seed 7 brings bad luck"):
         bench_learning(settings(tmp_path, seeds=[7, 8, 9], num_workers=2))
     assert time.monotonic() - began < 30
-    assert (tmp_path / "reacher-easy" / "seed-8" / "saved").exists()
-    assert not (tmp_path / "reacher-easy" / "seed-9").exists()
+    assert (tmp_path / "demo" / "reacher-easy" / "seed-8" / "saved").exists()
+    assert not (tmp_path / "demo" / "reacher-easy" / "seed-9").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_and_saves_all(stand_in, tmp_path, number):
     # The bench is the real one, its children find the stand-in.
     code = "import sys; sys.path.pop(0); from worldmodel.apps.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["bench", "learning", "tasks=[reacher-easy]", "seeds=[8]", f"output={tmp_path / 'out'}"]
+    arguments = [
+        "bench",
+        "learning",
+        "tasks=[reacher-easy]",
+        "seeds=[8]",
+        "presets=[demo]",
+        f"output={tmp_path / 'out'}",
+    ]
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
-    run_dir = tmp_path / "out" / "reacher-easy" / "seed-8"
+    run_dir = tmp_path / "out" / "demo" / "reacher-easy" / "seed-8"
     deadline = time.monotonic() + 60
     while not (run_dir / "begun").exists():
         assert process.poll() is None, process.communicate()
@@ -181,8 +195,8 @@ def test_the_report_says_what_the_runs_were_made_with(stand_in, tmp_path, monkey
     monkeypatch.setattr(provenance, "commit", lambda: "first")
     monkeypatch.setattr(provenance, "processor", lambda: "Abacus")
     bench_learning(settings(tmp_path, seeds=[0, 1]))
-    record = json.loads((tmp_path / "reacher-easy" / "seed-1.provenance.json").read_text())
-    assert record["experiment"] == "demo"
+    record = json.loads((tmp_path / "demo" / "reacher-easy" / "seed-1.provenance.json").read_text())
+    assert record["preset"] == "demo"
     (start,) = record["starts"]
     assert (start["commit"], start["processor"]) == ("first", "Abacus")
     assert start.keys() == {"commit", "processor", "cores", "python", "packages", "command"}
@@ -192,7 +206,7 @@ def test_the_report_says_what_the_runs_were_made_with(stand_in, tmp_path, monkey
     report = bench_learning(settings(tmp_path, seeds=[0, 1], report=True)).read_text()
     assert "Commit: first." in report
     assert "Hardware: Abacus, " in report
-    assert "second" not in report
+    assert "Commit: second" not in report
     report = bench_learning(settings(tmp_path, seeds=[2])).read_text()
     assert "Commit: first (2 runs), second (1 run)." in report
     assert "seeds 0, 1, 2." in report
@@ -202,10 +216,31 @@ def test_the_report_says_what_the_runs_were_made_with(stand_in, tmp_path, monkey
     ]
 
 
+def test_presets_stand_beside_each_other_and_what_is_published(stand_in, tmp_path):
+    published = tmp_path / "published" / "theirs" / "reacher-easy.csv"
+    published.parent.mkdir(parents=True)
+    published.write_text("step,reward,seed\n100000,30,1\n100000,50,2\n")
+    output, changed = tmp_path / "out", "demo exploration_std=2"
+    config = settings(output, presets=["demo", changed], seeds=[0, 2], reference=str(published.parents[1]))
+    report = bench_learning(config).read_text()
+    rows = [
+        line.strip("| ").split(" | ") for line in report.splitlines() if line.startswith("| reacher-easy")
+    ]
+    assert rows[:2] == [
+        ["reacher-easy", "demo", "2", "6 [-7, 19]", "12 [-13, 37]", "-", "40"],
+        ["reacher-easy", changed, "2", "8 [-5, 21]", "16 [-9, 41]", "-", "40"],
+    ]
+    assert (output / "demo-exploration_std=2" / "reacher-easy" / "seed-2" / "config.json").exists()
+    assert f"""'presets=[demo,"{changed}"]'""" in report
+    assert (output / "curves.png").stat().st_size > 10_000
+    curves = (output / "curves.csv").read_text().splitlines()
+    assert len(curves) == 1 + 2 * 2 * 2  # presets, seeds, evaluations
+
+
 def test_a_run_that_goes_on_says_both_commits(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: "first")
     bench_learning(settings(tmp_path))
-    shutil.rmtree(tmp_path / "reacher-easy" / "seed-0" / "control-zero")
+    shutil.rmtree(tmp_path / "demo" / "reacher-easy" / "seed-0" / "control-zero")
     monkeypatch.setattr(provenance, "commit", lambda: "second")
     assert "Commit: first (1 run), second (1 run)." in bench_learning(settings(tmp_path)).read_text()
 
@@ -213,18 +248,24 @@ def test_a_run_that_goes_on_says_both_commits(stand_in, tmp_path, monkeypatch):
 @pytest.mark.parametrize("report", [True, False])
 def test_an_output_of_another_experiment(stand_in, tmp_path, report):
     bench_learning(settings(tmp_path))
-    record = tmp_path / "reacher-easy" / "seed-0.provenance.json"
+    record = tmp_path / "demo" / "reacher-easy" / "seed-0.provenance.json"
     record.write_text(record.read_text().replace('"demo"', '"long"'))
-    with pytest.raises(RunError, match="seed-0 was trained with experiment=long, not demo"):
+    with pytest.raises(RunError, match="seed-0 was trained as 'long', not as 'demo'"):
         bench_learning(settings(tmp_path, seeds=[1], report=report))
-    assert not (tmp_path / "reacher-easy" / "seed-1").exists()
+    assert not (tmp_path / "demo" / "reacher-easy" / "seed-1").exists()
 
 
 def test_an_older_run_goes_on_and_is_reported(point_run, tmp_path, capsys):
     """Without a record, with a task whose module must be named."""
-    run_dir = tmp_path / toy_tasks.POINT / "seed-0"
+    run_dir = tmp_path / "demo" / toy_tasks.POINT / "seed-0"
     shutil.copytree(point_run, run_dir)
-    arguments = [f"tasks=['{toy_tasks.POINT}']", "seeds=[0]", "episodes=1", f"output={tmp_path}"]
+    arguments = [
+        f"tasks=['{toy_tasks.POINT}']",
+        "seeds=[0]",
+        "presets=[demo]",
+        "episodes=1",
+        f"output={tmp_path}",
+    ]
     assert main(["bench", "learning", *arguments, "report=true"]) == 0
     report = (tmp_path / "report.md").read_text()
     assert "Commit: unknown commit." in report
@@ -274,6 +315,6 @@ def test_the_commit_of_another_repository_is_not_ours(tmp_path):
 
 def test_a_damaged_record_is_named(stand_in, tmp_path):
     bench_learning(settings(tmp_path))
-    (tmp_path / "reacher-easy" / "seed-0.provenance.json").write_text("{")
+    (tmp_path / "demo" / "reacher-easy" / "seed-0.provenance.json").write_text("{")
     with pytest.raises(RunError, match=r"cannot read .*seed-0\.provenance\.json"):
         bench_learning(settings(tmp_path, report=True))

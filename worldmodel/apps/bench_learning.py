@@ -1,4 +1,4 @@
-"""How well the stack learns: tasks x seeds, trained and controlled, with a report.
+"""How well the stack learns: tasks x seeds x presets, trained and controlled, with a report.
 
 Every run is a process of its own on one thread. A run that was interrupted goes on when the same command is
 given again, and a finished one is not repeated.
@@ -18,8 +18,8 @@ import envs
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted
 from worldmodel.apps.control import CONTROL_FILE
 from worldmodel.apps.progress import ProgressDisplay
-from worldmodel.apps.provenance import check_experiment, num_cores, record_start
-from worldmodel.apps.report import AGENTS, run_dirs, write_report
+from worldmodel.apps.provenance import check_preset, num_cores, record_start
+from worldmodel.apps.report import AGENTS, preset_dir, run_dirs, write_report
 from worldmodel.apps.run import CONFIG_FILE
 from worldmodel.errors import ConfigError, RunError
 
@@ -30,6 +30,7 @@ class Cell:
 
     task: str
     seed: int
+    preset: str  # what is trained, as overrides: `tiny`, or `tiny training.update_ratio=2`
     directory: Path
 
     @property
@@ -37,11 +38,11 @@ class Cell:
         """Whether the run was never started."""
         return not (self.directory / CONFIG_FILE).exists()
 
-    def commands(self, experiment: str, episodes: int) -> list[list[str]]:
+    def commands(self, episodes: int) -> list[list[str]]:
         """The command lines that are still to be run."""
         task = quoted("task", self.task)  # always said: a module that it imports is the user's to name
         train = ["train", quoted("run_dir", self.directory), task]
-        train += [f"experiment={experiment}", f"seed={self.seed}"] if self.is_new else ["resume=true"]
+        train += [*overrides_of(self.preset), f"seed={self.seed}"] if self.is_new else ["resume=true"]
         controls = [
             [
                 "control",
@@ -61,6 +62,12 @@ class Cell:
     def output(self, agent: str) -> Path:
         """Where an agent's control is written."""
         return self.directory / f"control-{agent}"
+
+
+def overrides_of(preset: str) -> list[str]:
+    """A preset as overrides of `worldmodel train`: an experiment, and what is changed of it."""
+    experiment, *changes = preset.split()
+    return [f"experiment={experiment}", *changes]
 
 
 class Processes:
@@ -107,16 +114,24 @@ def bench_learning(config: dict[str, Any]) -> Path:
     _check(config)
     output = Path(config["output"])
     cells = [
-        Cell(task=task, seed=seed, directory=output / task / f"seed-{seed}")
+        Cell(
+            task=task,
+            seed=seed,
+            preset=preset,
+            directory=preset_dir(output, preset) / task / f"seed-{seed}",
+        )
         for seed in config["seeds"]
+        for preset in config["presets"]
         for task in config["tasks"]
     ]
-    runs = [run for task in config["tasks"] for run in run_dirs(output, task)]
-    check_experiment(runs, config["recipe"])
+    for preset in config["presets"]:
+        folder = preset_dir(output, preset)
+        check_preset([run for task in config["tasks"] for run in run_dirs(folder, task)], preset)
     try:
         if not config["report"]:
             for task in config["tasks"]:  # a mistake is told now, not by the last process
-                compose_config("train", [f"experiment={config['recipe']}", quoted("task", task)])
+                for preset in config["presets"]:
+                    compose_config("train", [*overrides_of(preset), quoted("task", task)])
                 envs.make(task).close()
             _run_all(cells, config)
         return write_report(output, config)
@@ -128,13 +143,16 @@ def _check(config: dict[str, Any]) -> None:
     positive(config, "episodes")
     not_negative(config, "num_workers")
     tasks, seeds, reference = config["tasks"], config["seeds"], config["reference"]
-    for name, values in (("tasks", tasks), ("seeds", seeds)):
+    presets = config["presets"]
+    for name, values in (("tasks", tasks), ("seeds", seeds), ("presets", presets)):
         if not values:
             raise ConfigError(f"{name}=[]: must name at least one")
         if any(values.count(value) > 1 for value in values):
             raise ConfigError(f"{name}={_listed(values)}: each must be named once")
     if not all(isinstance(task, str) and task for task in tasks):
         raise ConfigError(f"tasks={_listed(tasks)}: each must be a task's name, such as reacher-easy")
+    if not all(isinstance(preset, str) and preset.split() for preset in presets):
+        raise ConfigError(f"presets={_listed(presets)}: each must name an experiment, such as tiny")
     if not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
         raise ConfigError(f"seeds={_listed(seeds)}: each must be a whole number, at least 0")
     if reference is not None and not Path(reference).is_dir():
@@ -166,14 +184,14 @@ def _run_all(cells: list[Cell], config: dict[str, Any]) -> None:
 
 
 def _run_cell(cell: Cell, config: dict[str, Any], processes: Processes) -> Cell:
-    commands = cell.commands(config["recipe"], config["episodes"])
+    commands = cell.commands(config["episodes"])
     if not commands:
         return cell
     cell.directory.parent.mkdir(parents=True, exist_ok=True)
     log_path = cell.directory.parent / f"{cell.directory.name}.log"
     record_start(
         cell.directory,
-        experiment=config["recipe"],
+        preset=cell.preset,
         command=shlex.join(["worldmodel", *commands[0]]),
         is_new=cell.is_new,
     )

@@ -16,6 +16,7 @@ from worldmodel.apps.statistics import Mean
 
 REAL, IMAGINED, MUTED = "#1f3b57", "#e4572e", "#9aa5b1"
 REFERENCES = ("#1f3b57", "#4c956c", "#8d6a9f", "#9aa5b1")
+OURS = (IMAGINED, "#f2a541", "#b23a78", "#6b4226")
 MAX_DIMENSIONS = 6
 
 
@@ -59,20 +60,34 @@ def learning_curve(records: Sequence[dict[str, Any]], task: str) -> Figure:
 
 
 def learning_curves(
-    curves: Mapping[str, Mapping[int, Mean]], references: Mapping[str, Mapping[str, Mapping[int, Mean]]]
+    curves: Mapping[str, Mapping[str, Mapping[int, Mean]]],
+    references: Mapping[str, Mapping[str, Mapping[int, Mean]]],
 ) -> Figure:
-    """For each task our mean and 95 % interval over seeds, and published ones up to twice our env steps."""
-    figure, grid = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3.8), squeeze=False)
-    for axes, (task, curve) in zip(grid[0], curves.items(), strict=True):
-        last = max(curve, default=0)
+    """For each task the mean and 95 % interval over seeds of each preset, over published ones."""
+    columns = min(len(curves), 4)
+    rows = -(-len(curves) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False)
+    for axes, (task, presets) in zip(grid.flat, curves.items(), strict=False):
+        last = max((max(curve, default=0) for curve in presets.values()), default=0)
         for index, (method, reference) in enumerate(references.get(task, {}).items()):
             shown = {steps: mean for steps, mean in reference.items() if steps <= max(2 * last, 100_000)}
             _band(axes, shown, color=REFERENCES[index % len(REFERENCES)], label=f"{method}, published")
-        _band(axes, curve, color=IMAGINED, label="worldmodel")
+        for index, (preset, curve) in enumerate(presets.items()):
+            _band(axes, curve, color=OURS[index % len(OURS)], label=f"worldmodel {preset}")
         axes.set(title=task, xlabel="env steps (action repeat counted)", ylabel="return", ylim=(0, 1020))
-        axes.legend(loc="lower right", frameon=False, fontsize=8)
         _plain(axes)
-    figure.tight_layout()
+    for axes in grid.flat[len(curves) :]:
+        axes.set_axis_off()
+    # One legend for all: the lines mean the same everywhere.
+    entries = {
+        label: line
+        for axes in grid.flat
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / (3.6 * rows)))
+    figure.legend(
+        entries.values(), entries.keys(), loc="upper center", ncols=len(entries), frameon=False, fontsize=9
+    )
     return figure
 
 

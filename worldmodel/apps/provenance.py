@@ -22,13 +22,13 @@ def provenance_path(run_dir: Path) -> Path:
     return run_dir.with_name(f"{run_dir.name}.provenance.json")
 
 
-def record_start(run_dir: Path, *, experiment: str, command: str, is_new: bool) -> None:
+def record_start(run_dir: Path, *, preset: str, command: str, is_new: bool) -> None:
     """Write down with what a run starts, or after what was there before: with what it goes on."""
     if is_new:
-        record: dict[str, Any] = {"experiment": experiment, "starts": []}
+        record: dict[str, Any] = {"preset": preset, "starts": []}
     else:
         # Who wrote no record did start once.
-        record = read_record(run_dir) or {"experiment": None, "starts": [{}]}
+        record = read_record(run_dir) or {"preset": None, "starts": [{}]}
     start = {
         "commit": commit(),
         "processor": processor(),
@@ -45,21 +45,21 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
     path = provenance_path(run_dir)
     try:
         record = json.loads(path.read_text())
-        return {"experiment": record["experiment"], "starts": list(record["starts"])}
+        return {"preset": record["preset"], "starts": list(record["starts"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"cannot read {path}: {error}; without the file its commit is unknown") from error
 
 
-def check_experiment(run_dirs: Iterable[Path], experiment: str) -> None:
-    """All runs must be of one experiment. Errors: `RunError` naming the run that is not."""
+def check_preset(run_dirs: Iterable[Path], preset: str) -> None:
+    """All runs must be of one preset. Errors: `RunError` naming the run that is not."""
     for run_dir in run_dirs:
-        recorded = (read_record(run_dir) or {}).get("experiment")
-        if recorded not in (None, experiment):
+        recorded = (read_record(run_dir) or {}).get("preset")
+        if recorded not in (None, preset):
             raise RunError(
-                f"{run_dir} was trained with experiment={recorded}, not {experiment}: "
-                f"choose another output=, or give experiment={recorded}"
+                f"{run_dir} was trained as {recorded!r}, not as {preset!r}: "
+                f"choose another output=, or give presets=['{recorded}']"
             )
 
 

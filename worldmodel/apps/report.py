@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +25,66 @@ AGENTS = {
     "random": "random actions",
 }
 
+MILESTONES = (25_000, 50_000, 100_000)  # env steps of the table of returns
+
 Curve = dict[int, list[float]]  # env steps -> one evaluation for each seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """All runs of a preset on a task, and what they wrote, by seed."""
+
+    preset: str
+    task: str
+    runs: list[Path]
+    records: list[list[dict[str, Any]]]
+    controls: dict[str, list[dict[str, Any]]]  # of each agent
+
+    @property
+    def curve(self) -> Curve:
+        """Evaluations while training."""
+        curve: Curve = defaultdict(list)
+        for records in self.records:
+            for record in records:
+                if "eval/return" in record:
+                    curve[record["env_steps"]].append(record["eval/return"])
+        return curve
+
+    def last(self, name: str) -> float:
+        """The median over seeds of what a metric came to."""
+        return float(np.median([max(r.get(name, 0) for r in records) for records in self.records]))
 
 
 def write_report(output: Path, config: dict[str, Any]) -> Path:
     """Write `report.md`, `curves.csv`, `controls.csv` and `curves.png` from the runs in `output`."""
-    runs = {task: run_dirs(output, task) for task in config["tasks"]}
-    if not any(runs.values()):
+    cells = [_read(output, preset, task) for preset in config["presets"] for task in config["tasks"]]
+    cells = [cell for cell in cells if cell.runs]
+    if not cells:
         raise RunError(f"output={output} holds no runs of {', '.join(config['tasks'])}")
-    records = {(task, run.name): read_metrics(run) for task, paths in runs.items() for run in paths}
-    curves = {
-        task: _curve([records[task, run.name] for run in paths], "eval/return")
-        for task, paths in runs.items()
-    }
-    references = {task: _references(config["reference"], task) for task in runs}
-    controls = {task: _controls(paths) for task, paths in runs.items()}
-    _write_curves(output / "curves.csv", records)
-    _write_controls(output / "controls.csv", controls)
-    shown = {task: summary(curve) for task, curve in curves.items()}
+    tasks = [task for task in config["tasks"] if any(cell.task == task for cell in cells)]
     published = {
-        task: {method: summary(curve) for method, curve in methods.items()}
-        for task, methods in references.items()
+        task: {method: summary(curve) for method, curve in _references(config["reference"], task).items()}
+        for task in tasks
     }
-    plots.save(plots.learning_curves(shown, published), output / "curves.png")
+    ours = {task: {cell.preset: summary(cell.curve) for cell in cells if cell.task == task} for task in tasks}
+    _write_curves(output / "curves.csv", cells)
+    _write_controls(output / "controls.csv", cells)
+    plots.save(plots.learning_curves(ours, published), output / "curves.png")
+    parts = [
+        ["![learning curves](curves.png)"],
+        _return_table(cells, published),
+        _agent_table(cells),
+        _cost_table(cells),
+        _provenance(config, [run for cell in cells for run in cell.runs]),
+    ]
     path = output / "report.md"
-    path.write_text(
-        "\n".join(
-            [
-                "![learning curves](curves.png)",
-                "",
-                *_agent_table(controls),
-                "",
-                *_cost_table(records, controls),
-                "",
-                *_provenance(config, [run for paths in runs.values() for run in paths]),
-                "",
-            ]
-        )
-    )
+    path.write_text("\n\n".join("\n".join(part) for part in parts) + "\n")
     return path
+
+
+def preset_dir(output: Path, preset: str) -> Path:
+    """Where a preset's runs are: spaces and slashes do not belong into a folder's name."""
+    return output / re.sub(r"[^\w.=+-]+", "-", preset).strip("-")
 
 
 def run_dirs(output: Path, task: str) -> list[Path]:
@@ -81,13 +105,15 @@ def summary(curve: Curve) -> dict[int, Mean]:
     }
 
 
-def _curve(runs: Sequence[list[dict[str, Any]]], name: str) -> Curve:
-    curve: Curve = defaultdict(list)
-    for records in runs:
-        for record in records:
-            if name in record:
-                curve[record["env_steps"]].append(record[name])
-    return curve
+def _read(output: Path, preset: str, task: str) -> Learned:
+    runs = run_dirs(preset_dir(output, preset), task)
+    return Learned(
+        preset=preset,
+        task=task,
+        runs=runs,
+        records=[read_metrics(run) for run in runs],
+        controls=_controls(runs),
+    )
 
 
 def _references(folder: str | None, task: str) -> dict[str, Curve]:
@@ -113,56 +139,78 @@ def _controls(runs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _agent_table(controls: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> list[str]:
+def _return_table(
+    cells: Sequence[Learned], published: Mapping[str, Mapping[str, Mapping[int, Mean]]]
+) -> list[str]:
+    """Ours at the milestones that were reached, beside what others published for the last one."""
+    methods = sorted({method for curves in published.values() for method in curves})
+    steps = [f"{milestone // 1000}k" for milestone in MILESTONES]
+    header = ["task", "preset", "seeds", *steps, *(f"{method} at {steps[-1]}" for method in methods)]
     lines = [
-        "Return of an episode: mean over seeds and its 95 % interval (Student's t over the seeds' means).",
+        "Mean return of the evaluations while training, and its 95 % interval over seeds, at so many env",
+        "steps (action repeat counted).",
         "",
-        "| task | " + " | ".join(AGENTS.values()) + " |",
-        "|---|" + "---|" * len(AGENTS),
+        "| " + " | ".join(header) + " |",
+        "|---" * len(header) + "|",
     ]
-    for task, agents in controls.items():
-        cells = [
-            str(mean_interval([run["return"]["mean"] for run in runs])) if runs else "-"
-            for runs in agents.values()
-        ]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    for cell in cells:
+        curve = summary(cell.curve)
+        found = [str(curve.get(milestone, "-")) for milestone in MILESTONES]
+        theirs = [published[cell.task].get(method, {}).get(MILESTONES[-1]) for method in methods]
+        shown = [f"{mean.mean:.0f}" if mean else "-" for mean in theirs]
+        lines.append("| " + " | ".join([cell.task, cell.preset, str(len(cell.runs)), *found, *shown]) + " |")
     return lines
 
 
-def _cost_table(
-    records: Mapping[tuple[str, str], list[dict[str, Any]]],
-    controls: Mapping[str, Mapping[str, list[dict[str, Any]]]],
-) -> list[str]:
+def _agent_table(cells: Sequence[Learned]) -> list[str]:
     lines = [
-        "Cost, median over seeds: training without evaluation; a decision of the planner on one thread.",
+        "Return of an episode after training: mean over seeds and its 95 % interval (Student's t over the",
+        "seeds' means).",
         "",
-        "| task | env steps | updates | training, wall | training, CPU | decision p50 / p95 / p99 | period |",
-        "|---|---|---|---|---|---|---|",
+        "| task | preset | " + " | ".join(AGENTS.values()) + " |",
+        "|---|---" + "|---" * len(AGENTS) + "|",
     ]
-    for task, agents in controls.items():
-        runs = [found for (name, _), found in records.items() if name == task]
-        latencies = [run["latency"] for run in agents["planner"]]
-        if not runs or not latencies:
+    for cell in cells:
+        means = [
+            str(mean_interval([run["return"]["mean"] for run in runs])) if runs else "-"
+            for runs in cell.controls.values()
+        ]
+        lines.append(f"| {cell.task} | {cell.preset} | " + " | ".join(means) + " |")
+    return lines
+
+
+def _cost_table(cells: Sequence[Learned]) -> list[str]:
+    lines = [
+        "Cost, median over seeds: training without evaluation; updates in a second of CPU time spent on",
+        "them; a decision of the planner on one thread, for one environment.",
+        "",
+        "| task | preset | env steps | updates | training, wall | training, CPU | updates/s "
+        "| decision p50 / p95 / p99 | period |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in cells:
+        latencies = [run["latency"] for run in cell.controls["planner"]]
+        if not latencies:
             continue
-        last = {
-            key: float(np.median([max(r.get(key, 0) for r in run) for run in runs]))
-            for key in ("env_steps", "train/num_updates", "train/seconds", "train/cpu_seconds")
-        }
+        num_updates, in_updates = cell.last("train/num_updates"), cell.last("train/update_cpu_seconds")
         p50, p95, p99 = (float(np.median([entry[f"p{q}_ms"] for entry in latencies])) for q in (50, 95, 99))
         period = latencies[0]["control_period_ms"]
         lines.append(
-            f"| {task} | {last['env_steps']:.0f} | {last['train/num_updates']:.0f} "
-            f"| {last['train/seconds'] / 60:.1f} min | {last['train/cpu_seconds'] / 60:.1f} min "
+            f"| {cell.task} | {cell.preset} | {cell.last('env_steps'):.0f} | {num_updates:.0f} "
+            f"| {cell.last('train/seconds') / 60:.1f} min | {cell.last('train/cpu_seconds') / 60:.1f} min "
+            f"| {f'{num_updates / in_updates:.0f}' if in_updates else '-'} "
             f"| {p50:.1f} / {p95:.1f} / {p99:.1f} ms | {'-' if period is None else f'{period:.0f} ms'} |"
         )
     return lines
 
 
 def _provenance(config: dict[str, Any], runs: Sequence[Path]) -> list[str]:
-    overrides = " ".join(
+    shown = {key: config[key] for key in ("tasks", "presets", "episodes")}
+    # A preset with spaces is one word of the shell and one item of the list: quotes within quotes.
+    shown["presets"] = [f'"{preset}"' if " " in preset else preset for preset in config["presets"]]
+    overrides = shlex.join(
         f"{key}={'[' + ','.join(map(str, value)) + ']' if isinstance(value, list) else value}"
-        for key, value in config.items()
-        if key in ("tasks", "seeds", "recipe", "episodes")
+        for key, value in shown.items()
     )
     seeds = sorted({int(run.name.removeprefix("seed-")) for run in runs})
     lines = [
@@ -172,25 +220,29 @@ def _provenance(config: dict[str, Any], runs: Sequence[Path]) -> list[str]:
     return [line for entry in lines for line in (entry, "")][:-1]
 
 
-def _write_curves(path: Path, records: Mapping[tuple[str, str], list[dict[str, Any]]]) -> None:
-    columns = ["env_steps", "eval/return", "train/seconds", "train/cpu_seconds"]
+def _write_curves(path: Path, cells: Sequence[Learned]) -> None:
+    columns = ["env_steps", "eval/return", "train/num_updates", "train/seconds", "train/cpu_seconds"]
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["task", "seed", *columns])
-        for (task, run), rows in records.items():
-            for row in rows:
-                if "eval/return" in row:
-                    values = [round(row.get(column, float("nan")), 1) for column in columns]
-                    writer.writerow([task, run.removeprefix("seed-"), *values])
+        writer.writerow(["task", "preset", "seed", *columns])
+        for cell in cells:
+            for run, records in zip(cell.runs, cell.records, strict=True):
+                for record in records:
+                    if "eval/return" in record:
+                        values = [round(record.get(column, float("nan")), 1) for column in columns]
+                        writer.writerow([cell.task, cell.preset, run.name.removeprefix("seed-"), *values])
 
 
-def _write_controls(path: Path, controls: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
+def _write_controls(path: Path, cells: Sequence[Learned]) -> None:
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["task", "agent", "seed", "episode", "return", "p50_ms", "p95_ms", "p99_ms"])
-        for task, agents in controls.items():
-            for agent, runs in agents.items():
+        writer.writerow(
+            ["task", "preset", "agent", "seed", "episode", "return", "p50_ms", "p95_ms", "p99_ms"]
+        )
+        for cell in cells:
+            for agent, runs in cell.controls.items():
                 for run in runs:
                     latency = [round(run["latency"][f"p{q}_ms"], 3) for q in (50, 95, 99)]
                     for episode, value in enumerate(run["returns"]):
-                        writer.writerow([task, agent, run["seed"], episode, round(value, 1), *latency])
+                        row = [cell.task, cell.preset, agent, run["seed"], episode, round(value, 1)]
+                        writer.writerow([*row, *latency])

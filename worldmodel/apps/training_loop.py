@@ -49,6 +49,7 @@ class Training(ABC):
         self.evaluated_at: int = info.get("evaluated_at", 0)  # of `progress`
         self.seconds: float = info.get("training_seconds", 0.0)
         self.cpu_seconds: float = info.get("training_cpu_seconds", 0.0)
+        self.update_cpu_seconds: float = info.get("update_cpu_seconds", 0.0)
         self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=self.seed)
         self.trainer: Trainer
         if checkpoint is None:
@@ -138,6 +139,7 @@ class Training(ABC):
             "evaluated_at": self.evaluated_at,
             "training_seconds": self.seconds,
             "training_cpu_seconds": self.cpu_seconds,
+            "update_cpu_seconds": self.update_cpu_seconds,
             "task": self.env.task,
             "config": self.config,
             "sampling_state": generator_state(self.chance),
@@ -167,9 +169,11 @@ class Training(ABC):
 
     def update(self) -> dict[str, str]:
         """One update from the dataset; every hundredth is logged and returned to show."""
+        began = time.process_time()
         batch_size = self.config["training"]["batch_size"]
         batch = self.dataset.sample(batch_size, self.trainer.settings.window, self.chance)
         metrics = self.trainer.update(batch.to(self.device))
+        self.update_cpu_seconds += time.process_time() - began
         if self.trainer.num_updates % LOG_EVERY:
             return {}
         values = {name: float(value) for name, value in metrics.items()}
@@ -207,6 +211,7 @@ class Training(ABC):
             "train/num_updates": self.trainer.num_updates,
             "train/seconds": self.seconds,
             "train/cpu_seconds": self.cpu_seconds,
+            "train/update_cpu_seconds": self.update_cpu_seconds,
         }
 
 
