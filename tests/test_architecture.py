@@ -93,7 +93,7 @@ def test_planners_need_no_simulator_and_envs_no_torch():
 
 
 def test_the_command_line_starts_without_torch():
-    statement = "from worldmodel.apps.cli import VERBS, compose_config; compose_config('train', [])"
+    statement = "from worldmodel.apps.cli import compose_config; compose_config('train', [])"
     assert fresh_modules(statement, "torch", "mujoco", "hydra") == {"hydra"}
 
 

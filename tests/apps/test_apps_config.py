@@ -4,8 +4,9 @@ import shlex
 
 import pytest
 
-from worldmodel.apps.cli import VERBS, main
+from worldmodel.apps.cli import main
 from worldmodel.apps.config import closest, compose_config, config_groups, to_dict
+from worldmodel.apps.verbs import VERBS
 from worldmodel.errors import ConfigError
 
 

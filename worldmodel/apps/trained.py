@@ -11,6 +11,7 @@ from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, Polic
 from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.pretrained import PRETRAINED, resolve
 from worldmodel.apps.run import would_import
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.model import WorldModel
@@ -35,8 +36,15 @@ class TrainedRun:
 
     @property
     def directory(self) -> Path:
-        """The run folder that the checkpoint lies in (or beside)."""
-        parent = self.checkpoint.path.parent
+        """The run folder that the checkpoint lies in (or beside); of an exported model, its own folder.
+
+        A model of the package is used from there, and not written to.
+        """
+        path, parent = self.checkpoint.path, self.checkpoint.path.parent
+        if parent == PRETRAINED:
+            return Path("runs") / "pretrained" / path.name
+        if self.checkpoint.is_exported:
+            return path
         return parent.parent if parent.name == "checkpoints" else parent
 
     @property
@@ -65,11 +73,11 @@ class TrainedRun:
 
 
 def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
-    """Open a run folder or a checkpoint.
+    """Open a run folder, a checkpoint, or a model of the package (`pretrained/NAME`).
 
     Errors: `CheckpointError` for a damaged one, and for one that was trained on another `task`.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(resolve(path))
     trained_on = checkpoint.info["task"]
     typed = checkpoint.info["config"]["task"]
     if would_import(typed) and task != typed:

@@ -1,6 +1,12 @@
 """Turning batches into a better world model."""
 
-from worldmodel.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from worldmodel.training.checkpoint import (
+    Checkpoint,
+    export_model,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from worldmodel.training.metrics import MetricLogger, read_metrics
 from worldmodel.training.trainer import Trainer, TrainerSettings, diverged
 
@@ -10,6 +16,7 @@ __all__ = [
     "Trainer",
     "TrainerSettings",
     "diverged",
+    "export_model",
     "find_checkpoint",
     "load_checkpoint",
     "read_metrics",

@@ -2,7 +2,7 @@
 
 A checkpoint is a directory `step_<env steps>` with `model.safetensors`, `trainer.safetensors` (optimizers,
 target network, chance) and `state.json`. It appears in one rename, so it is whole or not there. Nothing in
-it is executed on loading.
+it is executed on loading. An exported model is the same without its trainer: smaller, and made to act.
 """
 
 import hashlib
@@ -43,8 +43,17 @@ class Checkpoint:
     info: dict[str, Any]
     state: dict[str, Any]
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether it is a model without its trainer (`export_model`)."""
+        return TRAINER_FILE not in self.state["files"]
+
     def trainer(self) -> Trainer:
-        """The trainer exactly as it was saved. Errors: `CheckpointError` for damaged files."""
+        """The trainer exactly as it was saved. Errors: `CheckpointError` for damaged files, or none."""
+        if self.is_exported:
+            raise CheckpointError(
+                f"{self.path} is an exported model, without its trainer: it acts, but training cannot go on"
+            )
         settings = _build(TrainerSettings, self.state["settings"], self.path)
         trainer = Trainer(self.model, settings, seed=0)
         tensors = _load_tensors(self.path, TRAINER_FILE, self.state)
@@ -81,11 +90,9 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
                 "trainer": trainer_state,
                 "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "gymnasium")}
                 | {"python": platform.python_version()},
-                "files": {name: _digest(temporary / name) for name in (MODEL_FILE, TRAINER_FILE)},
                 "info": info,
             }
-            state["digest"] = _state_digest(state)
-            (temporary / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+            _write_state(temporary, state, (MODEL_FILE, TRAINER_FILE))
         _finish_replacement(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -97,6 +104,13 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
         with suppress(OSError):  # it stays, and the next save tries again
             _remove(old)
     return path
+
+
+def export_model(checkpoint: Checkpoint, directory: Path, info: dict[str, Any]) -> None:
+    """Write the model alone into a folder that exists, with `info` in place of the checkpoint's own."""
+    save_file(_contiguous(checkpoint.model.state_dict()), directory / MODEL_FILE)
+    kept = {name: checkpoint.state[name] for name in ("format", "size", "settings", "versions")}
+    _write_state(directory, kept | {"info": info}, (MODEL_FILE,))
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -145,6 +159,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except RuntimeError as error:
         raise CheckpointError(f"{path / MODEL_FILE} does not fit its own size: {_line(error)}") from error
     return Checkpoint(path=path, model=model, info=state["info"], state=state)
+
+
+def _write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...]) -> None:
+    state = state | {"files": {name: _digest(directory / name) for name in files}}
+    text = json.dumps(state | {"digest": _state_digest(state)}, indent=2)
+    (directory / STATE_FILE).write_text(text + "\n")
 
 
 def _trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,0 +1,137 @@
+"""Exported models act as the run did and say what they can do; so do those of the package."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import toy_tasks
+
+import envs
+from worldmodel.apps import load_agent, pretrained
+from worldmodel.apps.cli import main
+from worldmodel.apps.pretrained import PRETRAINED, pretrained_names
+from worldmodel.apps.trained import open_run
+from worldmodel.errors import CheckpointError
+from worldmodel.training.checkpoint import _state_digest
+
+POINT = f"task={toy_tasks.POINT}"
+
+
+@pytest.fixture(scope="module")
+def exported(point_run, tmp_path_factory):
+    """The point's run, exported."""
+    output = tmp_path_factory.mktemp("models") / "point"
+    arguments = ["export", f"checkpoint={point_run}", POINT, "episodes=2", f"output={output}"]
+    assert main(arguments) == 0
+    return output
+
+
+def other_seed(point_run, directory, **settings):
+    """The same run as if it had another seed and other settings; its state is read only for the config."""
+    other = directory / "other"
+    shutil.copytree(point_run, other)
+    for state_file in other.glob("checkpoints/*/state.json"):
+        state = json.loads(state_file.read_text())
+        state["info"]["config"] |= {"seed": 99} | settings
+        state["digest"] = _state_digest(state)
+        state_file.write_text(json.dumps(state))
+    return other
+
+
+def test_an_exported_model_acts_as_the_run_does(point_run, exported):
+    observation = {"state": np.array([[0.3, -0.2]], np.float32)}
+    actions = [
+        load_agent(path, task=toy_tasks.POINT, seed=4).act(observation).action
+        for path in (point_run, exported)
+    ]
+    assert np.array_equal(*actions)
+
+
+def test_it_is_small_and_says_no_paths(point_run, exported):
+    assert {path.name for path in exported.iterdir()} == {
+        "model.safetensors",
+        "state.json",
+        "card.json",
+        "README.md",
+    }
+    assert open_run(exported, task=toy_tasks.POINT).checkpoint.is_exported
+    for path in exported.glob("*.*"):
+        assert str(point_run.parent).encode() not in path.read_bytes(), path
+
+
+def test_the_card_is_what_control_and_imagine_measure(point_run, exported, tmp_path):
+    card = json.loads((exported / "card.json").read_text())
+    again = ["control", f"checkpoint={exported}", POINT, "episodes=2", "seed=500", "video=false"]
+    assert main([*again, f"output={tmp_path}"]) == 0
+    measured = json.loads((tmp_path / "control.json").read_text())["return"]
+    assert {key: card["score"][key] for key in measured} == measured
+    imagine = ["imagine", f"checkpoint={exported}", POINT, "seed=500", f"output={tmp_path}"]
+    assert main(imagine) == 0
+    assert card["errors"] == json.loads((tmp_path / "imagine.json").read_text())["table"]
+    run = open_run(point_run, task=toy_tasks.POINT)
+    assert card["env_steps"] == run.checkpoint.info["env_steps"]
+    assert card["recipe"]["seeds"] == [run.config["seed"]]
+    text = (exported / "README.md").read_text()
+    assert f"latent size {run.model.size.latent_dim}," in text
+    assert f"| score | {measured['mean']:.0f} [" in text
+
+
+def test_its_default_outputs_lie_beside_it(exported):
+    assert open_run(exported, task=toy_tasks.POINT).directory == exported
+
+
+def test_training_cannot_go_on_from_it(exported):
+    with pytest.raises(CheckpointError, match="without its trainer"):
+        open_run(exported, task=toy_tasks.POINT).checkpoint.trainer()
+
+
+def test_the_recipes_mean_is_over_its_seeds(point_run, tmp_path):
+    other = other_seed(point_run, tmp_path)
+    output = tmp_path / "model"
+    arguments = [f"checkpoint={point_run}", f"others=[{other}]", POINT, "episodes=1", f"output={output}"]
+    assert main(["export", *arguments]) == 0
+    recipe = json.loads((output / "card.json").read_text())["recipe"]
+    assert recipe["count"] == 2
+    assert recipe["seeds"][1] == 99
+
+
+def test_runs_of_another_recipe_are_refused(point_run, tmp_path, refused):
+    other = other_seed(point_run, tmp_path, exploration_std=0.7)
+    arguments = [f"checkpoint={point_run}", f"others=[{other}]", POINT, f"output={tmp_path / 'model'}"]
+    assert "they differ in exploration_std" in refused("export", *arguments)
+    arguments[1] = f"others=[{point_run}]"
+    assert "seed, which is the same" in refused("export", *arguments)
+    assert not (tmp_path / "model").exists()
+
+
+def test_nothing_is_overwritten(point_run, exported, refused):
+    assert "exists" in refused("export", f"checkpoint={point_run}", POINT, f"output={exported}")
+
+
+def test_a_pretrained_model_is_found_by_name(exported, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(pretrained, "PRETRAINED", exported.parent)
+    assert pretrained.resolve("pretrained/point") == exported
+    printed = refused("control", "checkpoint=pretrained/ponit")
+    assert "did you mean point?" in printed
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrained" / "point").mkdir(parents=True)  # what lies here comes first
+    assert pretrained.resolve("pretrained/point").as_posix() == "pretrained/point"
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_a_pretrained_model_does_what_its_card_says(name, tmp_path):
+    """One episode each; the card's own numbers are of many."""
+    folder = PRETRAINED / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 2_000_000
+    card = json.loads((folder / "card.json").read_text())
+    assert envs.canonical_task(card["task"]) == name
+    arguments = [f"checkpoint=pretrained/{name}", "episodes=1", "video=false", f"output={tmp_path}"]
+    assert main(["control", *arguments]) == 0
+    found = json.loads((tmp_path / "control.json").read_text())
+    assert found["returns"][0] > 0.7 * card["score"]["mean"]
+
+
+def test_a_pretrained_models_outputs_lie_in_runs():
+    for name in pretrained_names():
+        assert open_run(f"pretrained/{name}").directory.as_posix() == f"runs/pretrained/{name}"

@@ -1,0 +1,165 @@
+"""A trained model as a folder to pass on: its weights, and a card that says what it can do."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from worldmodel.apps import provenance
+from worldmodel.apps.config import compose_config, not_negative, positive, quoted, to_dict
+from worldmodel.apps.control import control
+from worldmodel.apps.imagine import imagine
+from worldmodel.apps.statistics import mean_interval
+from worldmodel.apps.trained import TrainedRun, open_run
+from worldmodel.errors import RunError
+from worldmodel.files import committed_directory, write_json
+from worldmodel.training import export_model, read_metrics
+
+CARD_FILE = "card.json"
+# Of a run's settings: where it lay and how far it was to go are of no use to others.
+_LEFT_OUT = {"run_dir", "resume", "dataset", "num_threads", "device", "keep_checkpoints"}
+
+
+def export(config: dict[str, Any]) -> dict[str, Any]:
+    """Measure a model, then write `model.safetensors`, `state.json`, `card.json` and `README.md`.
+
+    `config` is that of `configs/export.yaml`. Returns the content of `card.json`. The folder appears whole
+    or not at all.
+    Errors: `RunError` where the folder exists or another run is not of the same recipe.
+    """
+    positive(config, "episodes")
+    not_negative(config, "seed")
+    output = Path(config["output"])
+    if output.exists():
+        raise RunError(f"output={output} exists: choose another folder, or delete this one")
+    run = open_run(config["checkpoint"], task=config["task"])
+    others = [open_run(path, task=config["task"]) for path in config["others"]]
+    for other in others:
+        _check_same_recipe(run, other)
+    card = _card(run, others, episodes=config["episodes"], seed=config["seed"])
+    info = {
+        "task": run.checkpoint.info["task"],
+        "env_steps": run.checkpoint.info["env_steps"],
+        "config": {key: value for key, value in run.config.items() if key not in _LEFT_OUT},
+    }
+    try:
+        with committed_directory(output) as temporary:
+            export_model(run.checkpoint, temporary, info)
+            write_json(temporary / CARD_FILE, card)
+            (temporary / "README.md").write_text(_text(card, output.name))
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror or error}") from error
+    return card
+
+
+def _card(run: TrainedRun, others: list[TrainedRun], *, episodes: int, seed: int) -> dict[str, Any]:
+    checkpoint, runs = run.checkpoint, [run, *others]
+    with tempfile.TemporaryDirectory() as folder:
+        subject = [quoted("checkpoint", checkpoint.path), quoted("task", run.task), f"seed={seed}"]
+        controlled, imagined = (
+            act(to_dict(compose_config(verb, [*subject, quoted("output", folder), *more])))
+            for act, verb, more in (
+                (control, "control", [f"episodes={episodes}", "video=false"]),
+                (imagine, "imagine", []),
+            )
+        )
+    record = provenance.read_record(run.directory) or {"preset": None, "starts": []}
+    scores = [_last_evaluation(each) for each in runs]
+    return {
+        "task": run.task,
+        "env_steps": checkpoint.info["env_steps"],
+        "seed": run.config["seed"],
+        "score": controlled["return"] | {"seed": seed},
+        "latency": controlled["latency"],
+        "recipe": mean_interval(scores).to_json()
+        | {"seeds": [each.config["seed"] for each in runs], "scores": scores},
+        "num_parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "latent_dim": run.model.size.latent_dim,
+        "errors": imagined["table"],
+        "training_cpu_minutes": checkpoint.info["training_cpu_seconds"] / 60,
+        "preset": record["preset"],
+        "commit": next((start["commit"] for start in record["starts"]), None),
+        "hardware": provenance.machine(),
+    }
+
+
+def _last_evaluation(run: TrainedRun) -> float:
+    """The mean return of its last evaluation while training. Errors: `RunError` for a run without one."""
+    for record in reversed(read_metrics(run.directory)):
+        if "eval/return" in record:
+            return float(record["eval/return"])
+    raise RunError(f"{run.directory} holds no evaluation: train it on, or give eval_every=")
+
+
+def _check_same_recipe(run: TrainedRun, other: TrainedRun) -> None:
+    free = _LEFT_OUT | {"seed", "compile"}
+    settings, others = (
+        {key: value for key, value in each.config.items() if key not in free} for each in (run, other)
+    )
+    differing = sorted(key for key in settings.keys() | others.keys() if settings.get(key) != others.get(key))
+    if run.config["seed"] == other.config["seed"]:
+        differing.append("seed, which is the same")
+    if differing:
+        raise RunError(
+            f"{other.directory} is not of the same recipe as {run.directory}: they differ in "
+            f"{', '.join(differing)}"
+        )
+
+
+def _text(card: dict[str, Any], name: str) -> str:
+    """The card for people."""
+    score, recipe, latency = card["score"], card["recipe"], card["latency"]
+    period = latency["control_period_ms"]
+    preset = card["preset"] or "..."
+    shown = [
+        ("task", f"{card['task']}, {card['env_steps']:,} env steps (action repeat counted)"),
+        ("score", f"{_interval(score)}: return of {score['count']} episodes (seed {score['seed']})"),
+        (
+            "recipe",
+            f"{_interval(recipe)} over seeds {', '.join(map(str, recipe['seeds']))} at the end of training; "
+            f"these weights: seed {card['seed']}",
+        ),
+        (
+            "decision",
+            f"p50 {latency['p50_ms']:.1f}, p95 {latency['p95_ms']:.1f}, p99 {latency['p99_ms']:.1f} ms "
+            "on one thread" + ("" if period is None else f"; control period {period:.0f} ms"),
+        ),
+        ("model", f"latent size {card['latent_dim']}, {card['num_parameters']:,} parameters"),
+        ("training", f"{card['training_cpu_minutes']:.0f} CPU minutes; commit {card['commit'] or 'unknown'}"),
+        ("measured on", card["hardware"]),
+    ]
+    errors = [
+        f"| {row['steps']} | {row['reward_error']:.3f} | {row['observation_error']:.3f} "
+        f"| {row['no_motion_error']:.3f} |"
+        for row in card["errors"]
+    ]
+    train = f"worldmodel train experiment={preset} task={card['task']} seed={card['seed']}"
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            "A world model and its policy prior, to plan with.",
+            "",
+            "```",
+            f"worldmodel control checkpoint=pretrained/{name}   # or the path of this folder",
+            f"{train}   # how it was made",
+            "```",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {key} | {value} |" for key, value in shown),
+            "",
+            "Imagined from one observation and the actions alone, against what happened: mean absolute error",
+            "of the reward of that step, root mean square error of observations in standard deviations.",
+            "",
+            "| steps ahead | reward | observation | if nothing moved |",
+            "|---|---|---|---|",
+            *errors,
+            "",
+        ]
+    )
+
+
+def _interval(mean: dict[str, Any]) -> str:
+    if mean["low"] is None:
+        return f"{mean['mean']:.0f}"
+    return f"{mean['mean']:.0f} [{mean['low']:.0f}, {mean['high']:.0f}]"
