@@ -13,10 +13,39 @@ from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import Foresight
 from worldmodel.errors import ConfigError
-from worldmodel.model import WorldModel, WorldModelSize
+from worldmodel.model import PRECISIONS, Acceleration, WorldModel, WorldModelSize
 from worldmodel.training import Trainer, TrainerSettings
 
 TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
+
+
+def build_device(name: str) -> torch.device:
+    """The device of that name. Errors: `ConfigError` for one that is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; device=cpu always works") from error
+    return device
+
+
+def build_acceleration(config: dict[str, Any], device: torch.device) -> Acceleration:
+    """What the keys `compile` and `precision` ask for. Errors: `ConfigError` where it does not run."""
+    if config["precision"] not in PRECISIONS:
+        raise ConfigError(
+            f"precision={config['precision']}: there is no such precision"
+            f"{closest(str(config['precision']), list(PRECISIONS))}. Known: {', '.join(PRECISIONS)}"
+        )
+    acceleration = Acceleration(is_compiled=config["compile"], precision=PRECISIONS[config["precision"]])
+    if acceleration.is_compiled:
+        try:
+            torch.compile(torch.sin)(torch.zeros(1, device=device))
+        except Exception as error:  # whatever a compiler, or none, makes of it
+            raise ConfigError(
+                "compile=true: torch.compile does not run here; it needs a C++ compiler (on Debian: apt "
+                f"install g++). compile=false always works ({str(error).splitlines()[0]})"
+            ) from error
+    return acceleration
 
 
 def build_env(

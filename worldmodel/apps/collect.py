@@ -10,7 +10,7 @@ from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.rollout import rollouts
 from worldmodel.apps.statistics import Mean, mean_interval
-from worldmodel.apps.trained import make_agent, open_run
+from worldmodel.apps.trained import make_agent, open_accelerated
 from worldmodel.data import EpisodeDataset
 from worldmodel.errors import ConfigError
 
@@ -22,7 +22,7 @@ def collect(config: dict[str, Any]) -> Mean:
     """
     positive(config, "episodes", "num_envs")
     not_negative(config, "seed")
-    run = None if config["checkpoint"] is None else open_run(config["checkpoint"], task=config["task"])
+    run = open_accelerated(config)
     task = config["task"] or (run.task if run else None)
     if task is None:
         raise ConfigError("task= is missing: name a task, such as task=cartpole-swingup, or give checkpoint=")

@@ -17,7 +17,7 @@ from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval
-from worldmodel.apps.trained import TrainedRun, make_agent, open_run
+from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.apps.video import ControlVideo
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import write_json
@@ -114,7 +114,7 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
 
 def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, Any]]:
     """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
-    run = None if config["checkpoint"] is None else open_run(config["checkpoint"], task=config["task"])
+    run = open_accelerated(config)
     if run is None and not _is_oracle(config) and config["agent"] in ("planner", "policy"):
         raise ConfigError(
             "checkpoint= is missing: give a run folder, or plan in the simulator itself with "

@@ -12,7 +12,7 @@ from torch import Tensor
 import envs
 from planners import Scorer
 from worldmodel.errors import ConfigError
-from worldmodel.model import WorldModel, estimate_return, propose
+from worldmodel.model import Acceleration, WorldModel, estimate_return, propose
 
 Observation = Mapping[str, np.ndarray]
 
@@ -44,18 +44,16 @@ class Foresight(Protocol):
 
 
 class LearnedForesight:
-    """Imagines in latent space; `discount` is that of the imagined return.
+    """Imagines in latent space; `discount` is that of the imagined return."""
 
-    `is_compiled` fuses the many small operations (`torch.compile`), anew for each number of environments.
-    """
-
-    def __init__(self, model: WorldModel, *, discount: float, is_compiled: bool = False) -> None:
+    def __init__(
+        self, model: WorldModel, *, discount: float, acceleration: Acceleration | None = None
+    ) -> None:
         self.model, self.discount = model, discount
         self.action_dim = model.size.action_dim
-        self._estimate_return, self._propose = estimate_return, propose
-        if is_compiled:
-            self._estimate_return = torch.compile(estimate_return, dynamic=False)
-            self._propose = torch.compile(propose, dynamic=False)
+        acceleration = acceleration or Acceleration()
+        self._estimate_return = acceleration.of(estimate_return, self.device)
+        self._propose = acceleration.of(propose, self.device)
 
     @property
     def device(self) -> torch.device:

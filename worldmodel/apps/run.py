@@ -20,7 +20,7 @@ from worldmodel.files import write_json
 CONFIG_FILE = "config.json"
 # What may change when a run goes on; everything else would make it another run.
 CHANGEABLE = {
-    "run_dir", "resume", "device", "compile", "num_threads", "env_steps", "num_updates",
+    "run_dir", "resume", "device", "compile", "precision", "num_threads", "env_steps", "num_updates",
     "eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 
@@ -89,7 +89,8 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
                 f"{directory} was started with {started}; a resumed run keeps it. "
                 f"May change: {', '.join(sorted(CHANGEABLE))}"
             )
-    return saved | {key: config[key] for key in given | {"run_dir", "resume"} if key in CHANGEABLE}
+    later = {key: config[key] for key in CHANGEABLE if key not in saved}  # keys newer than the run
+    return later | saved | {key: config[key] for key in given | {"run_dir", "resume"} if key in CHANGEABLE}
 
 
 def read_config(directory: Path) -> dict[str, Any]:

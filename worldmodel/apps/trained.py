@@ -1,6 +1,6 @@
 """A trained run, opened again: its model, how it was configured, and the agents made from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,13 @@ import numpy as np
 
 import envs
 from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
-from worldmodel.apps.build import build_planning_agent
+from worldmodel.apps.build import build_acceleration, build_device, build_planning_agent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.apps.pretrained import PRETRAINED, resolve
 from worldmodel.apps.run import would_import
 from worldmodel.errors import CheckpointError, ConfigError
-from worldmodel.model import WorldModel
+from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import Checkpoint, load_checkpoint
 
 AGENTS = ("planner", "policy", "random", "zero", "colored")
@@ -28,6 +28,7 @@ class TrainedRun:
     task: str
     config: dict[str, Any]
     discount: float
+    acceleration: Acceleration = field(default_factory=Acceleration)
 
     @property
     def model(self) -> WorldModel:
@@ -50,7 +51,7 @@ class TrainedRun:
     @property
     def foresight(self) -> LearnedForesight:
         """Futures imagined in the learned world model."""
-        return LearnedForesight(self.model, discount=self.discount)
+        return LearnedForesight(self.model, discount=self.discount, acceleration=self.acceleration)
 
     def planner_config(self, given: dict[str, Any] | None) -> dict[str, Any]:
         """The planner that was asked for; what it leaves open (all of it, if None), as it was trained."""
@@ -96,6 +97,20 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
         config=checkpoint.info["config"],
         discount=checkpoint.state["settings"]["discount"],
     )
+
+
+def open_accelerated(config: dict[str, Any]) -> TrainedRun | None:
+    """The run of `checkpoint`, on `device` and accelerated as `compile` and `precision` say; or None.
+
+    Errors: as `open_run`, and `ConfigError` for what does not run here.
+    """
+    device = build_device(config["device"])
+    acceleration = build_acceleration(config, device)
+    if config["checkpoint"] is None:
+        return None
+    run = open_run(config["checkpoint"], task=config["task"])
+    run.model.to(device)
+    return replace(run, acceleration=acceleration)
 
 
 def load_agent(path: str | Path, *, task: str | None = None, seed: int = 0) -> PlanningAgent:

@@ -11,7 +11,14 @@ import torch
 
 from planners import PlannerError
 from worldmodel.apps.agent import PlanningAgent
-from worldmodel.apps.build import build_env, build_model, build_planning_agent, build_trainer
+from worldmodel.apps.build import (
+    build_acceleration,
+    build_device,
+    build_env,
+    build_model,
+    build_planning_agent,
+    build_trainer,
+)
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation
 from worldmodel.apps.foresight import LearnedForesight
@@ -43,7 +50,8 @@ class Training(ABC):
         self.run_dir, self.config = run_dir, config
         self._lock = lock_run(run_dir)
         self.seed: int = config["seed"]
-        self.device = _device(config["device"])
+        self.device = build_device(config["device"])
+        acceleration = build_acceleration(config, self.device)
         info: Mapping[str, Any] = {} if checkpoint is None else checkpoint.info
         self.num_episodes: int = info.get("num_episodes", 0)
         self.evaluated_at: int = info.get("evaluated_at", 0)  # of `progress`
@@ -60,13 +68,9 @@ class Training(ABC):
             checkpoint.model.to(self.device)
             self.trainer = checkpoint.trainer()
             self.chance = restored_generator(info["sampling_state"])
-        if config["compile"]:
-            _check_compiler(self.device)
-            self.trainer.compile()
+        self.trainer.accelerate(acceleration)
         self.foresight = LearnedForesight(
-            self.trainer.model,
-            discount=self.trainer.settings.discount,
-            is_compiled=config["compile"],
+            self.trainer.model, discount=self.trainer.settings.discount, acceleration=acceleration
         )
         self.metrics = MetricLogger(run_dir)
 
@@ -223,25 +227,6 @@ def _check(config: dict[str, Any]) -> None:
     positive(config["training"], "batch_size")
     if not config["training"]["update_ratio"] > 0:
         raise ConfigError(f"training.update_ratio={config['training']['update_ratio']}: must be above 0")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; device=cpu always works") from error
-    return device
-
-
-def _check_compiler(device: torch.device) -> None:
-    try:
-        torch.compile(torch.sin)(torch.zeros(1, device=device))
-    except Exception as error:  # whatever a compiler, or none, makes of it
-        raise ConfigError(
-            "compile=true: torch.compile does not run here; it needs a C++ compiler (on Debian: apt install "
-            f"g++). compile=false always works ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def _next_multiple(value: int, step: int) -> int:

@@ -43,7 +43,8 @@ class DiscreteRegression(nn.Module):
 
     def mean(self, logits: Float[Tensor, "*batch bin"]) -> Float[Tensor, "*batch"]:
         """The scalar that logits stand for."""
-        return symexp(logits.softmax(-1) @ self.bins)
+        # No matrix product: those may be narrow, and a narrow value is no value.
+        return symexp((logits.softmax(-1) * self.bins).sum(-1))
 
     def cross_entropy(
         self, logits: Float[Tensor, "*batch bin"], target: Float[Tensor, "*target_batch bin"]

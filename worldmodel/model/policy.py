@@ -23,7 +23,7 @@ class Policy(nn.Module):
         self, latent: Float[Tensor, "*batch latent"]
     ) -> tuple[Float[Tensor, "*batch action"], Float[Tensor, "*batch action"]]:
         """Mean and log std of the Gaussian before squashing."""
-        mean, log_std = self.layers(latent).chunk(2, dim=-1)
+        mean, log_std = self.layers(latent).to(latent.dtype).chunk(2, dim=-1)
         log_std = LOG_STD_LOW + 0.5 * (LOG_STD_HIGH - LOG_STD_LOW) * (log_std.tanh() + 1)
         return mean, log_std
 

@@ -76,13 +76,13 @@ class WorldModel(nn.Module):
 
     def encode(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
         """Latent of an observation."""
-        return self.encoder(observation)
+        return self._full(self.encoder(observation))
 
     def step(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
     ) -> Float[Tensor, "*batch latent"]:
         """Latent after an action."""
-        return self.dynamics(torch.cat([latent, action], dim=-1))
+        return self._full(self.dynamics(torch.cat([latent, action], dim=-1)))
 
     def reward(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
@@ -94,7 +94,7 @@ class WorldModel(nn.Module):
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
     ) -> Float[Tensor, "*batch bin"]:
         """Reward as a distribution over bins."""
-        return self.reward_head(torch.cat([latent, action], dim=-1))
+        return self._full(self.reward_head(torch.cat([latent, action], dim=-1)))
 
     def q_values(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
@@ -111,7 +111,7 @@ class WorldModel(nn.Module):
         """Q as a distribution over bins; `heads` may be a copy of the model's own (a target network)."""
         rows = torch.cat([latent, action], dim=-1)
         flat = rows.reshape(1, -1, rows.shape[-1]).expand(self.size.num_q, -1, -1)
-        logits = (self.q_heads if heads is None else heads)(flat)
+        logits = self._full((self.q_heads if heads is None else heads)(flat))
         return logits.reshape(self.size.num_q, *rows.shape[:-1], self.size.num_bins)
 
     def value(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
@@ -122,11 +122,15 @@ class WorldModel(nn.Module):
         """Probability that the episode goes on in this latent (1 where no task can terminate)."""
         if self.continuation_head is None:
             return torch.ones_like(latent[..., 0])
-        return self.continuation_head(latent).squeeze(-1).sigmoid()
+        return self._full(self.continuation_head(latent)).squeeze(-1).sigmoid()
 
     def num_parameters(self) -> int:
         """Number of trained weights."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def _full(self, output: Tensor) -> Tensor:
+        """In the precision of the weights, whatever that of matrix products is."""
+        return output.to(self.scalar.bins.dtype)
 
     def config(self) -> dict[str, Any]:
         """What `WorldModelSize` needs to build this model again (plain JSON values)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from worldmodel.data import Batch
 from worldmodel.errors import ConfigError, DivergenceError
-from worldmodel.model import WorldModel
+from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import objectives
 
 
@@ -82,10 +82,11 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(seed)
         self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
 
-    def compile(self) -> None:
-        """Fuse the many small operations of the losses (`torch.compile`): same losses, to rounding."""
-        self._world_loss = torch.compile(objectives.world_loss, dynamic=False)
-        self._policy_loss = torch.compile(objectives.policy_loss, dynamic=False)
+    def accelerate(self, acceleration: Acceleration) -> None:
+        """Compute the losses so: the same, to rounding."""
+        device = self._value_scale.device
+        self._world_loss = acceleration.of(objectives.world_loss, device)
+        self._policy_loss = acceleration.of(objectives.policy_loss, device)
 
     @property
     def value_scale(self) -> float:

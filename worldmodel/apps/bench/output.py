@@ -46,16 +46,6 @@ def check_counts(key: str, values: Sequence[Any], least: int = 1) -> None:
         raise ConfigError(f"{key}={list(values)}: each must be named once")
 
 
-def check_device(name: str) -> torch.device:
-    """The device. Errors: `ConfigError` for one that is not there."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        return device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; choose cpu or cuda") from error
-
-
 def make_folder(path: str) -> Path:
     """The output folder. Errors: `RunError` if it cannot be made; told before anything is measured."""
     folder = Path(path)

@@ -21,7 +21,6 @@ from worldmodel.apps.bench.contenders import (
 from worldmodel.apps.bench.output import (
     Row,
     check_counts,
-    check_device,
     check_names,
     make_folder,
     provenance,
@@ -31,6 +30,7 @@ from worldmodel.apps.bench.peer_list import LIBRARIES, PEERS
 from worldmodel.apps.bench.peer_planners import Peer, Size
 from worldmodel.apps.bench.peers_report import figure, page
 from worldmodel.apps.bench.timing import Spread, take_turns
+from worldmodel.apps.build import build_device
 from worldmodel.apps.config import positive
 from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
@@ -208,4 +208,4 @@ def _check(config: dict[str, Any]) -> torch.device:
     for group in ("linear", "latent", "quality", "batch"):
         for key, value in config[group].items():
             check_counts(f"{group}.{key}", [value], least=16 if key == "num_candidates" else 1)
-    return check_device(config["device"])
+    return build_device(config["device"])

@@ -18,7 +18,6 @@ from worldmodel.apps.bench.loops import num_elites
 from worldmodel.apps.bench.output import (
     Row,
     check_counts,
-    check_device,
     check_names,
     make_folder,
     provenance,
@@ -27,12 +26,14 @@ from worldmodel.apps.bench.output import (
 from worldmodel.apps.bench.problems import Problem
 from worldmodel.apps.bench.speed_report import figure, page
 from worldmodel.apps.bench.timing import MatrixProducts, Spread, Work, take_turns
+from worldmodel.apps.build import build_acceleration, build_device
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.errors import ConfigError
 from worldmodel.files import write_json
+from worldmodel.model import PRECISIONS, Acceleration
 
 PROBLEMS = ("linear", "latent", "model")
 FACTORS = {
@@ -53,13 +54,18 @@ class Case:
     horizon: int
     num_iterations: int
     varied: str = "base"
-    is_compiled: bool = False
+    acceleration: Acceleration = field(default_factory=Acceleration)
+
+    @property
+    def scorer(self) -> str:
+        """How the scorer is computed."""
+        return "compiled" if self.acceleration.is_compiled else "eager"
 
     @property
     def name(self) -> str:
         """Tells cases apart."""
         sizes = (self.num_envs, self.num_candidates, self.horizon, self.num_iterations)
-        return f"{self.planner} {sizes} {self.varied} {'compiled' if self.is_compiled else 'eager'}"
+        return f"{self.planner} {sizes} {self.varied} {self.scorer}"
 
     def build(self, action_dim: int) -> SamplingPlanner:
         """The planner with its own defaults at this size."""
@@ -134,7 +140,9 @@ def _check(config: dict[str, Any]) -> torch.device:
         raise ConfigError(
             f"planners={config['planners']}: a simulator has no gradient; add one that samples, such as cem"
         )
-    return check_device(config["device"])
+    device = build_device(config["device"])
+    build_acceleration(config, device)
+    return device
 
 
 def _problems(config: dict[str, Any], device: torch.device) -> Iterator[Problem]:
@@ -152,10 +160,14 @@ def _problems(config: dict[str, Any], device: torch.device) -> Iterator[Problem]
 def _cases(config: dict[str, Any], *, is_simulated: bool = False) -> list[Case]:
     """All that is timed on a problem; in a simulator there is nothing to differentiate or to compile."""
     sizes = {key: config[key] for key in FACTORS.values()}
+    plain, compiled = (
+        Acceleration(is_compiled=is_compiled, precision=PRECISIONS[config["precision"]])
+        for is_compiled in (False, True)
+    )
     planners = [name for name in config["planners"] if not (is_simulated and name in NEED_GRADIENTS)]
-    cases = [Case(planner=planner, **sizes) for planner in planners]
+    cases = [Case(planner=planner, acceleration=plain, **sizes) for planner in planners]
     if config["compile"] and not is_simulated:
-        cases += [replace(case, is_compiled=True) for case in cases]
+        cases += [replace(case, acceleration=compiled) for case in cases]
     for key, name in FACTORS.items():
         cases += [replace(cases[0], varied=name, **{name: value}) for value in config[key]]
     return cases
@@ -187,7 +199,7 @@ def _measure(
                 {
                     "problem": problem.name,
                     "planner": case.planner,
-                    "scorer": "compiled" if case.is_compiled else "eager",
+                    "scorer": case.scorer,
                     "varied": case.varied,
                     **{size: getattr(case, size) for size in FACTORS.values()},
                     "repeats": config["repeats"],
@@ -224,8 +236,13 @@ def _prepare(
     with MatrixProducts() as products:  # of a first decision; shapes do not depend on what is found
         decision()
     facts["gflop"] = products.gflop
-    if case.is_compiled:
-        decision.score = torch.compile(lambda s, candidates: problem.score(s, candidates), dynamic=False)
+    score = problem.score
+
+    def scored(states: Tensor, candidates: Tensor) -> Tensor:
+        return score(states, candidates)
+
+    decision.score = case.acceleration.of(scored, device)
+    if case.acceleration.is_compiled:
         began = time.perf_counter()
         decision()
         facts["compile_s"] = time.perf_counter() - began
