@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import RescaleAction
 
+from envs.angles import find_angles
 from envs.errors import UnsupportedEnvError
 from envs.loaded_task import LoadedTask
 from envs.rendering import find_camera
@@ -101,6 +102,7 @@ def load_suite_task(name: str) -> LoadedTask:
         num_env_steps=math.ceil(step_limit) if math.isfinite(step_limit) else None,
         # The base class never terminates, and a task that may must override it (of the suite, only lqr).
         can_terminate=type(dm_env.task).get_termination is not control.Task.get_termination,
+        angles=find_angles(env, simulation),
         simulation=simulation,
         default_camera=camera,
         divergence_errors=(control.PhysicsError,),

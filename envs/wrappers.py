@@ -83,6 +83,11 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         return self._loaded.can_terminate
 
     @property
+    def angles(self) -> tuple[int, ...]:
+        """Entries of `state` that are angles without limits: a full turn further, all else is the same."""
+        return self._loaded.angles
+
+    @property
     def render_mode(self) -> str:  # type: ignore[override]
         """Always `rgb_array`."""
         return "rgb_array"

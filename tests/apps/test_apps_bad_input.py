@@ -45,6 +45,8 @@ def run_copy(point_run, tmp_path) -> Path:
         (["num_envs=0"], ["num_envs=0: must be at least 1"]),
         (["seed=-1"], ["seed=-1: must be at least 0"]),
         (["exploration_std=-0.1"], ["exploration_std=-0.1: must be at least 0"]),
+        (["first_exploration_std=-1"], ["first_exploration_std=-1.0: must be at least 0"]),
+        (["exploration_steps=0"], ["exploration_steps=0: must be at least 1"]),
         (["training.learning_rate=-1"], ["learning_rate=-1", "above 0"]),
         (["training.learning_rate=nan"], ["learning_rate=nan", "above 0"]),
         (["training.discount=2"], ["discount=2", "at most 1"]),

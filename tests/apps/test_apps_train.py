@@ -14,7 +14,7 @@ from processes import end, start
 from safetensors.numpy import load_file
 
 from worldmodel.apps.cli import main
-from worldmodel.apps.train import make_training
+from worldmodel.apps.train import exploration_std, make_training
 from worldmodel.data import EpisodeDataset
 from worldmodel.errors import DivergenceError
 from worldmodel.training import find_checkpoint, load_checkpoint, read_metrics
@@ -93,6 +93,29 @@ def test_a_finished_run_goes_on_to_a_new_target(point_run, tmp_path):
     assert len(set(starts)) == len(starts)
     # The target is remembered: the command that is printed on Ctrl-C does not name it.
     assert json.loads((run_dir / "config.json").read_text())["env_steps"] == 300
+
+
+@pytest.mark.parametrize(("env_steps", "std"), [(0, 0.5), (50, 0.3), (100, 0.1), (10_000, 0.1)])
+def test_exploration_falls_in_a_straight_line(env_steps, std):
+    config = {"first_exploration_std": 0.5, "exploration_std": 0.1, "exploration_steps": 100}
+    assert exploration_std(config, env_steps) == pytest.approx(std)
+
+
+def test_a_run_explores_as_much_as_its_env_steps_say(point_run, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(point_run, run_dir)
+    config = json.loads((run_dir / "config.json").read_text()) | {"resume": True, "env_steps": 400}
+    config |= {"first_exploration_std": 1.0, "exploration_std": 0.0, "exploration_steps": 400}
+    training = make_training(run_dir, config)
+    try:
+        acted = []
+        act = training._agent.act
+        training._agent.act = lambda *a: (acted.append(training._agent.exploration_std), act(*a))[1]
+        while len(acted) < 3:
+            training.advance()
+        assert acted == pytest.approx([0.5, 0.495, 0.49])
+    finally:
+        training.close()
 
 
 def test_the_normalizer_has_seen_every_recorded_observation_once(point_run):

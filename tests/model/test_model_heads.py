@@ -32,7 +32,8 @@ def test_two_hot_stands_for_its_scalar(values, num_bins):
 
 def test_two_hot_shares_a_scalar_among_its_neighbours():
     scalar = DiscreteRegression(num_bins=5, low=-2.0, high=2.0)
-    encoded = scalar.two_hot(symexp(torch.tensor([0.25, -2.0, 2.0])))
+    quarter = 0.25 * (torch.e - 1)  # of the way from bin 0 to bin e - 1
+    encoded = scalar.two_hot(torch.tensor([quarter, *symexp(torch.tensor([-2.0, 2.0]))]))
     expected = [[0, 0, 0.75, 0.25, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
     torch.testing.assert_close(encoded, torch.tensor(expected))
 
@@ -44,6 +45,12 @@ def test_a_scalar_beyond_the_bins_is_clipped_to_the_last(sign):
     last = 100 if sign > 0 else 0
     assert (encoded[:, last] == 1).all()
     assert (encoded.sum(-1) == 1).all()
+
+
+def test_the_mean_lies_between_numbers_not_between_their_logarithms():
+    scalar = DiscreteRegression()
+    mixed = scalar.two_hot(torch.tensor([0.0, 100.0])).mean(0)
+    torch.testing.assert_close(scalar.mean(mixed.log()), torch.tensor(50.0))
 
 
 def test_the_mean_of_even_logits_is_zero():

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,8 @@ def test_untrained_rewards_and_values_are_zero(tiny_model):
     latent, action = model.encode({"state": torch.randn(20, 3)}), torch.rand(20, 2)
     assert (model.reward_logits(latent, action) == 0).all()
     assert (model.q_logits(latent, action) == 0).all()
-    torch.testing.assert_close(model.reward(latent, action), torch.zeros(20), atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.value(latent), torch.zeros(20), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.reward(latent, action), torch.zeros(20), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.value(latent), torch.zeros(20), atol=1e-4, rtol=0)
 
 
 def test_weights_depend_on_the_seed_alone(tiny_model):
@@ -80,7 +81,7 @@ def test_without_a_continuation_head_every_episode_goes_on(tiny_model):
 
 
 def test_a_continuation_head_gives_a_probability(tiny_model, trained_looking):
-    model = trained_looking(tiny_model(predicts_continuation=True), std=1.0)
+    model = trained_looking(tiny_model(predicts_continuation=True), std=0.5)
     going_on = model.continuation(torch.randn(50, 16))
     assert ((going_on > 0) & (going_on < 1)).all()
     assert going_on.std() > 0.01
@@ -95,8 +96,8 @@ def test_the_latent_is_bounded_however_long_one_imagines(tiny_model, trained_loo
 
 
 def test_a_model_is_built_again_from_its_config(tiny_model):
-    model = tiny_model(num_q=3, latent_norm="layernorm", predicts_continuation=True)
-    again = WorldModel(WorldModelSize(**model.config()))
+    model = tiny_model(num_q=3, latent_norm="layernorm", predicts_continuation=True, angles=(0, 2))
+    again = WorldModel(WorldModelSize(**json.loads(json.dumps(model.config()))))
     again.load_state_dict(model.state_dict())
     assert again.size == model.size
 
@@ -128,6 +129,8 @@ def test_base_has_td_mpc2s_five_q_heads():
         ({"num_bins": 2}, r"num_bins=2: must be a whole number of at least 3"),
         ({"num_encoder_layers": -1}, r"num_encoder_layers=-1: must be a whole number of at least 0"),
         ({"latent_norm": "batchnorm"}, r"latent_norm='batchnorm': must be simnorm or layernorm"),
+        ({"angles": (0, 3)}, r"angles=\[0, 3\]: must be entries of a state of 3, rising"),
+        ({"angles": (1, 0)}, r"angles=\[1, 0\]: must be entries of a state of 3, rising"),
         ({"latent_dim": 60}, r"latent_dim=60: SimNorm needs a multiple of group_dim=8"),
     ],
 )

@@ -276,7 +276,7 @@ DAMAGE = [
     ("state.json", lambda path: path.write_bytes(b"\xff\xfe\x00"), "cannot read.*Use another checkpoint"),
     ("state.json", lambda path: path.write_text("[1, 2]"), "not a checkpoint's state.*Use another"),
     ("state.json", lambda path: path.write_text('{"a": 1}'), "not a checkpoint's state.*Use another"),
-    ("state.json", newer, "format 99, this version reads 1: use the worldmodel version that wrote it"),
+    ("state.json", newer, "format 99, this version reads 2: use the worldmodel version that wrote it"),
     ("state.json", unknown_setting, "settings that this version does not know.*colour"),
     ("state.json", senseless_size, "latent_dim=15.*multiple"),
 ]

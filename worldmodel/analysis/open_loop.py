@@ -15,7 +15,8 @@ from worldmodel.model import WorldModel, imagine
 
 @dataclass(frozen=True, kw_only=True)
 class OpenLoop:
-    """Imagined against real over W windows of H steps; O is the size of the observation.
+    """Imagined against real over W windows of H steps; O is the size of the observation,
+    angles without limits as sine and cosine.
 
     `latent_error[k]` is the distance to the encoded latent after k + 1 steps, relative to the distance of two
     random latents; 1 means that the imagined latent is no better than any.
@@ -77,6 +78,7 @@ def open_loop(
     actions = _stack([episode.action[s : s + horizon] for episode, s in starts])
     rewards = _stack([episode.reward[s : s + horizon] for episode, s in starts])
     encoded = model.encode({"state": states})
+    states = model.encoder.features(states)
     latents = imagine(model, encoded[:, 0], actions)
     rows = encoded.flatten(0, 1)
     shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]

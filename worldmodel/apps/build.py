@@ -76,6 +76,7 @@ def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: 
         state_dim=space["state"].shape[0],  # type: ignore[index]
         action_dim=action_dim(env),
         predicts_continuation=env.can_terminate,
+        angles=env.angles,
         **model_config,
     )
     with torch.random.fork_rng(devices=[]):

@@ -90,4 +90,4 @@ def error_table(rows: list[dict[str, int | float]]) -> Table:
 @torch.inference_mode()
 def _encoded(model: WorldModel, episodes: list[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
     states = torch.from_numpy(np.concatenate([episode.observation["state"] for episode in episodes]))
-    return model.encode({"state": states}), states
+    return model.encode({"state": states}), model.encoder.features(states)

@@ -78,6 +78,7 @@ class OnlineTraining(Training):
         agent: Agent = self._agent
         if is_random := not self._is_model_trusted:
             agent = RandomAgent(self.trainer.model.size.action_dim, self.chance)
+        self._agent.exploration_std = exploration_std(self.config, self.env_steps)
         env_steps = self.env_steps + self.env.num_envs * self.env.action_repeat
         numbers = {}
         info = {"policy": "random" if is_random else "planner", "env_steps": env_steps}
@@ -126,6 +127,13 @@ class OnlineTraining(Training):
             return None
         sequence = np.random.SeedSequence([self.seed, self.num_episodes])
         return [int(word) for word in sequence.generate_state(self.env.num_envs)]
+
+
+def exploration_std(config: dict[str, Any], env_steps: int) -> float:
+    """Std of the noise on each action: in a straight line from the first to the last."""
+    done = min(1.0, env_steps / config["exploration_steps"])
+    first, last = config["first_exploration_std"], config["exploration_std"]
+    return float(first + done * (last - first))
 
 
 class OfflineTraining(Training):

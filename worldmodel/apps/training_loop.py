@@ -189,7 +189,7 @@ class Training(ABC):
     def normalize(self, episode: Episode) -> None:
         """Take an episode into the statistics of observations."""
         state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
-        self.trainer.model.encoder.normalizer.update(state)
+        self.trainer.model.encoder.update_statistics(state)
 
     def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
         began = time.perf_counter()
@@ -220,10 +220,10 @@ class Training(ABC):
 
 
 def _check(config: dict[str, Any]) -> None:
-    counts = ["num_envs", "random_steps", "env_steps", "num_updates", "num_threads"]
+    counts = ["num_envs", "random_steps", "exploration_steps", "env_steps", "num_updates", "num_threads"]
     counts += ["eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints"]
     positive(config, *counts)
-    not_negative(config, "seed", "exploration_std")
+    not_negative(config, "seed", "exploration_std", "first_exploration_std")
     positive(config["training"], "batch_size")
     if not config["training"]["update_ratio"] > 0:
         raise ConfigError(f"training.update_ratio={config['training']['update_ratio']}: must be above 0")

@@ -1,5 +1,7 @@
 """Observation -> latent."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,19 +55,48 @@ class ObservationNormalizer(nn.Module):
 
 
 class StateEncoder(nn.Module):
-    """Normalise the state vector, then an MLP whose output is normalised by SimNorm (or LayerNorm alone)."""
+    """Normalise the state vector, then an MLP whose output is normalised by SimNorm (or LayerNorm alone).
+
+    `angles` are entries that wind up without limits: the network sees their sine and cosine, so that a
+    joint that has turned once around is where it was.
+    """
+
+    angles: Tensor
+    others: Tensor
 
     def __init__(
-        self, state_dim: int, hidden_dims: tuple[int, ...], latent_dim: int, latent_norm: nn.Module
+        self,
+        state_dim: int,
+        hidden_dims: tuple[int, ...],
+        latent_dim: int,
+        latent_norm: nn.Module,
+        *,
+        angles: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.normalizer = ObservationNormalizer(state_dim)
-        self.layers = mlp(state_dim, hidden_dims, latent_dim)
+        self.has_angles = len(angles) > 0
+        others = [index for index in range(state_dim) if index not in angles]
+        self.register_buffer("angles", torch.tensor(angles, dtype=torch.long), persistent=False)
+        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
+        num_features = len(others) + 2 * len(angles)
+        self.normalizer = ObservationNormalizer(num_features)
+        self.layers = mlp(num_features, hidden_dims, latent_dim)
         self.latent_norm = latent_norm
+
+    def features(self, state: Float[Tensor, "*batch state"]) -> Float[Tensor, "*batch feature"]:
+        """What the network sees of a state: its entries, then sines and cosines of the angles."""
+        if not self.has_angles:
+            return state
+        angles = state[..., self.angles]
+        return torch.cat([state[..., self.others], angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
         """Encode the observation's `state` (*batch, state)."""
-        return self.latent_norm(self.layers(self.normalizer(observation["state"])))
+        return self.latent_norm(self.layers(self.normalizer(self.features(observation["state"]))))
+
+    def update_statistics(self, state: Float[Tensor, "step state"]) -> None:
+        """Take further states into the normaliser."""
+        self.normalizer.update(self.features(state))
 
 
 def latent_normalization(kind: str, latent_dim: int, group_dim: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """The world model: encodes observations, steps latents, predicts rewards and values."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class WorldModelSize:
     latent_norm: str = "simnorm"
     group_dim: int = 8
     predicts_continuation: bool = False
+    angles: Sequence[int] = ()  # entries of the state that are angles without limits
 
     def __post_init__(self) -> None:
         """Check what the layers would only complain about obscurely."""
@@ -40,6 +42,11 @@ class WorldModelSize:
                 least = 0 if name == "num_encoder_layers" else 3 if name == "num_bins" else 1
                 if isinstance(value, bool) or not isinstance(value, int) or value < least:
                     raise ConfigError(f"model {name}={value!r}: must be a whole number of at least {least}")
+        object.__setattr__(self, "angles", tuple(self.angles))  # JSON gives a list
+        if sorted(set(self.angles) & set(range(self.state_dim))) != list(self.angles):
+            raise ConfigError(
+                f"model angles={list(self.angles)}: must be entries of a state of {self.state_dim}, rising"
+            )
         if self.latent_norm not in ("simnorm", "layernorm"):
             raise ConfigError(f"model latent_norm={self.latent_norm!r}: must be simnorm or layernorm")
         if self.latent_norm == "simnorm" and self.latent_dim % self.group_dim:
@@ -63,7 +70,11 @@ class WorldModel(nn.Module):
             return latent_normalization(size.latent_norm, size.latent_dim, size.group_dim)
 
         self.encoder = StateEncoder(
-            size.state_dim, (size.encoder_dim,) * size.num_encoder_layers, size.latent_dim, norm()
+            size.state_dim,
+            (size.encoder_dim,) * size.num_encoder_layers,
+            size.latent_dim,
+            norm(),
+            angles=size.angles,
         )
         self.dynamics = nn.Sequential(mlp(both, hidden, size.latent_dim), norm())
         self.scalar = DiscreteRegression(size.num_bins)

@@ -27,7 +27,7 @@ from worldmodel.files import TEMPORARY_PREFIX, committed_directory
 from worldmodel.model import WorldModel, WorldModelSize
 from worldmodel.training.trainer import Trainer, TrainerSettings
 
-FORMAT = 1
+FORMAT = 2  # 1: rewards and values were means on the symlog scale
 MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
 # A second checkpoint of the same step stands beside the first until that is gone.
 _NAME, _REPLACEMENT = re.compile(r"step_(\d+)(-new)?"), "-new"
