@@ -13,7 +13,6 @@ from worldmodel.apps.cli import main
 from worldmodel.apps.pretrained import PRETRAINED, pretrained_names
 from worldmodel.apps.trained import open_run
 from worldmodel.errors import CheckpointError
-from worldmodel.training.checkpoint import _state_digest
 
 POINT = f"task={toy_tasks.POINT}"
 
@@ -28,14 +27,12 @@ def exported(point_run, tmp_path_factory):
 
 
 def other_seed(point_run, directory, **settings):
-    """The same run as if it had another seed and other settings; its state is read only for the config."""
+    """What tells of a run with another seed and other settings: its config and metrics, no weights."""
     other = directory / "other"
-    shutil.copytree(point_run, other)
-    for state_file in other.glob("checkpoints/*/state.json"):
-        state = json.loads(state_file.read_text())
-        state["info"]["config"] |= {"seed": 99} | settings
-        state["digest"] = _state_digest(state)
-        state_file.write_text(json.dumps(state))
+    other.mkdir()
+    shutil.copy(point_run / "metrics.jsonl", other)
+    config = json.loads((point_run / "config.json").read_text()) | {"seed": 99} | settings
+    (other / "config.json").write_text(json.dumps(config))
     return other
 
 
@@ -101,7 +98,9 @@ def test_runs_of_another_recipe_are_refused(point_run, tmp_path, refused):
     arguments = [f"checkpoint={point_run}", f"others=[{other}]", POINT, f"output={tmp_path / 'model'}"]
     assert "they differ in exploration_std" in refused("export", *arguments)
     arguments[1] = f"others=[{point_run}]"
-    assert "seed, which is the same" in refused("export", *arguments)
+    assert "seeds 0, 0: each must have its own" in refused("export", *arguments)
+    arguments[1] = f"others=[{tmp_path / 'nowhere'}]"
+    assert "others= are run folders" in refused("export", *arguments)
     assert not (tmp_path / "model").exists()
 
 

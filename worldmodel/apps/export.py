@@ -1,5 +1,6 @@
 """A trained model as a folder to pass on: its weights, and a card that says what it can do."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from worldmodel.apps import provenance
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted, to_dict
 from worldmodel.apps.control import control
 from worldmodel.apps.imagine import imagine
+from worldmodel.apps.run import CONFIG_FILE
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.errors import RunError
@@ -32,10 +34,9 @@ def export(config: dict[str, Any]) -> dict[str, Any]:
     if output.exists():
         raise RunError(f"output={output} exists: choose another folder, or delete this one")
     run = open_run(config["checkpoint"], task=config["task"])
-    others = [open_run(path, task=config["task"]) for path in config["others"]]
-    for other in others:
-        _check_same_recipe(run, other)
-    card = _card(run, others, episodes=config["episodes"], seed=config["seed"])
+    others = [Path(path) for path in config["others"]]
+    recipe = _recipe(run, others)
+    card = _card(run, recipe, episodes=config["episodes"], seed=config["seed"])
     info = {
         "task": run.checkpoint.info["task"],
         "env_steps": run.checkpoint.info["env_steps"],
@@ -51,8 +52,8 @@ def export(config: dict[str, Any]) -> dict[str, Any]:
     return card
 
 
-def _card(run: TrainedRun, others: list[TrainedRun], *, episodes: int, seed: int) -> dict[str, Any]:
-    checkpoint, runs = run.checkpoint, [run, *others]
+def _card(run: TrainedRun, recipe: dict[str, Any], *, episodes: int, seed: int) -> dict[str, Any]:
+    checkpoint = run.checkpoint
     with tempfile.TemporaryDirectory() as folder:
         subject = [quoted("checkpoint", checkpoint.path), quoted("task", run.task), f"seed={seed}"]
         controlled, imagined = (
@@ -63,15 +64,13 @@ def _card(run: TrainedRun, others: list[TrainedRun], *, episodes: int, seed: int
             )
         )
     record = provenance.read_record(run.directory) or {"preset": None, "starts": []}
-    scores = [_last_evaluation(each) for each in runs]
     return {
         "task": run.task,
         "env_steps": checkpoint.info["env_steps"],
         "seed": run.config["seed"],
         "score": controlled["return"] | {"seed": seed},
         "latency": controlled["latency"],
-        "recipe": mean_interval(scores).to_json()
-        | {"seeds": [each.config["seed"] for each in runs], "scores": scores},
+        "recipe": recipe,
         "num_parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "latent_dim": run.model.size.latent_dim,
         "errors": imagined["table"],
@@ -82,26 +81,46 @@ def _card(run: TrainedRun, others: list[TrainedRun], *, episodes: int, seed: int
     }
 
 
-def _last_evaluation(run: TrainedRun) -> float:
+def _recipe(run: TrainedRun, others: list[Path]) -> dict[str, Any]:
+    """What the last evaluations of runs of one recipe come to. Of the others, no weights are needed."""
+    configs = [run.config, *(_config_of(other) for other in others)]
+    for other, config in zip(others, configs[1:], strict=True):
+        _check_same_recipe(run, other, config)
+    seeds = [config["seed"] for config in configs]
+    if len(set(seeds)) < len(seeds):
+        raise RunError(f"the runs have the seeds {', '.join(map(str, seeds))}: each must have its own")
+    scores = [_last_evaluation(directory) for directory in (run.directory, *others)]
+    return mean_interval(scores).to_json() | {"seeds": seeds, "scores": scores}
+
+
+def _config_of(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}, and others= are run folders: {error}") from error
+    if not isinstance(config, dict) or "seed" not in config:
+        raise RunError(f"{path} is not the config of a run: it names no seed")
+    return config
+
+
+def _last_evaluation(directory: Path) -> float:
     """The mean return of its last evaluation while training. Errors: `RunError` for a run without one."""
-    for record in reversed(read_metrics(run.directory)):
+    for record in reversed(read_metrics(directory)):
         if "eval/return" in record:
             return float(record["eval/return"])
-    raise RunError(f"{run.directory} holds no evaluation: train it on, or give eval_every=")
+    raise RunError(f"{directory} holds no evaluation: train it on, or give eval_every=")
 
 
-def _check_same_recipe(run: TrainedRun, other: TrainedRun) -> None:
+def _check_same_recipe(run: TrainedRun, other: Path, config: dict[str, Any]) -> None:
     free = _LEFT_OUT | {"seed", "compile"}
     settings, others = (
-        {key: value for key, value in each.config.items() if key not in free} for each in (run, other)
+        {key: value for key, value in each.items() if key not in free} for each in (run.config, config)
     )
     differing = sorted(key for key in settings.keys() | others.keys() if settings.get(key) != others.get(key))
-    if run.config["seed"] == other.config["seed"]:
-        differing.append("seed, which is the same")
     if differing:
         raise RunError(
-            f"{other.directory} is not of the same recipe as {run.directory}: they differ in "
-            f"{', '.join(differing)}"
+            f"{other} is not of the same recipe as {run.directory}: they differ in {', '.join(differing)}"
         )
 
 
