@@ -118,6 +118,16 @@ def test_a_run_explores_as_much_as_its_env_steps_say(point_run, tmp_path):
         training.close()
 
 
+@pytest.mark.parametrize(("first_paid", "num_random"), [(10**9, 120), (2, 80)])
+def test_a_run_explores_longer_where_all_rewards_are_the_same(tmp_path, monkeypatch, first_paid, num_random):
+    """Two environments, episodes of 20 steps: the reward of the second pair is known after 80 steps."""
+    monkeypatch.setattr(toy_tasks.Barren, "first_paid", first_paid)
+    run_dir = tmp_path / "run"
+    assert train(run_dir, f"task={toy_tasks.BARREN}", "env_steps=160", "max_random_steps=120") == 0
+    policies = [episode.info["policy"] for episode in EpisodeDataset.open(run_dir / "dataset")]
+    assert policies == ["random"] * (num_random // 20) + ["planner"] * ((160 - num_random) // 20)
+
+
 def test_the_normalizer_has_seen_every_recorded_observation_once(point_run):
     dataset = EpisodeDataset.open(point_run / "dataset")
     states = np.concatenate([episode.observation["state"] for episode in dataset])

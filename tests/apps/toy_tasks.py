@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-POINT, COUNT, BROKEN, UNBOUNDED = (
-    f"toy_tasks:{name}-v0" for name in ("Point", "Count", "Broken", "Unbounded")
+POINT, COUNT, BROKEN, UNBOUNDED, BARREN = (
+    f"toy_tasks:{name}-v0" for name in ("Point", "Count", "Broken", "Unbounded", "Barren")
 )
 POINT_STEPS = 20
 # What `tiny()` adds to a command: a run of a few seconds.
@@ -81,6 +81,24 @@ class Broken(Point):
         return observation, *rest
 
 
+class Barren(Point):
+    """A point that is paid in the `first_paid`-th episode after it was made alone, whatever it does."""
+
+    first_paid: ClassVar = 10**9
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.num_episodes = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.num_episodes += 1
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float(self.num_episodes == self.first_paid), *rest
+
+
 class Unbounded(Point):
     """A point with actions that have no bounds."""
 
@@ -134,4 +152,5 @@ class Count(gymnasium.Env):
 gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=POINT_STEPS)
 gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEPS)
 gymnasium.register("Unbounded-v0", entry_point=Unbounded, max_episode_steps=POINT_STEPS)
+gymnasium.register("Barren-v0", entry_point=Barren, max_episode_steps=POINT_STEPS)
 gymnasium.register("Count-v0", entry_point=Count)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 import envs
-from worldmodel.apps.agent import Agent, RandomAgent
+from worldmodel.apps.agent import Agent, ColoredNoiseAgent, RandomAgent
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.training_loop import Training
-from worldmodel.data import EpisodeDataset
+from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
 from worldmodel.training import Checkpoint, load_checkpoint
@@ -53,8 +53,12 @@ class OnlineTraining(Training):
                 f"data.capacity={capacity}: must hold an episode of {self.env.episode_length} agent steps"
             )
         self.dataset = EpisodeDataset(run_dir / "dataset", mode="a", capacity=capacity, info=info)
+        self._lowest_reward, self._highest_reward = math.inf, -math.inf
+        for episode in self.dataset:
+            self._note_rewards(episode)
         self._take_up_new_episodes()
         self._collector: Collector | None = None
+        self._wanderer: ColoredNoiseAgent | None = None
 
     @property
     def progress(self) -> int:
@@ -75,9 +79,8 @@ class OnlineTraining(Training):
             return numbers
         if self._collector is None:
             self._collector = Collector(self.env, self._start_seeds())
-        agent: Agent = self._agent
-        if is_random := not self._is_model_trusted:
-            agent = RandomAgent(self.trainer.model.size.action_dim, self.chance)
+        is_random = not self._is_model_trusted
+        agent: Agent = self._random_agent() if is_random else self._agent
         self._agent.exploration_std = exploration_std(self.config, self.env_steps)
         env_steps = self.env_steps + self.env.num_envs * self.env.action_repeat
         numbers = {}
@@ -88,6 +91,7 @@ class OnlineTraining(Training):
             self.dataset.append(episode)
             self.num_episodes += 1
             self.normalize(episode)
+            self._note_rewards(episode)
             numbers["return"] = f"{episode.total_reward:.0f}"
             self.metrics.log(
                 self.env_steps, {"train/return": episode.total_reward, "train/length": episode.num_steps}
@@ -95,17 +99,34 @@ class OnlineTraining(Training):
         return numbers
 
     @property
+    def _agent_steps(self) -> float:
+        return self.env_steps / self.env.action_repeat
+
+    @property
     def _is_model_trusted(self) -> bool:
-        """Whether the first random steps are over, and there is something to learn from."""
-        return (
-            self.env_steps >= self.config["random_steps"] * self.env.action_repeat and len(self.dataset) > 0
-        )
+        """Whether the first random steps are over, and there is something to learn from and to plan for."""
+        least = self.config["random_steps"]
+        if not self._lowest_reward < self._highest_reward:
+            least = max(least, self.config["max_random_steps"])
+        return self._agent_steps >= least and len(self.dataset) > 0
+
+    def _random_agent(self) -> Agent:
+        """Even noise at first; where that met no reward, noise that lingers and so gets further."""
+        action_dim = self.trainer.model.size.action_dim
+        if self._agent_steps < self.config["random_steps"]:
+            return RandomAgent(action_dim, self.chance)
+        if self._wanderer is None:
+            self._wanderer = ColoredNoiseAgent(action_dim, self.chance, exponent=2.0, std=1.0)
+        return self._wanderer
+
+    def _note_rewards(self, episode: Episode) -> None:
+        self._lowest_reward = min(self._lowest_reward, float(episode.reward.min()))
+        self._highest_reward = max(self._highest_reward, float(episode.reward.max()))
 
     def _num_due_updates(self) -> int:
         if not self._is_model_trusted:
             return 0
-        agent_steps = self.env_steps / self.env.action_repeat
-        due = math.ceil(agent_steps * self.config["training"]["update_ratio"])
+        due = math.ceil(self._agent_steps * self.config["training"]["update_ratio"])
         return max(0, due - self.trainer.num_updates)
 
     def further_state(self) -> dict[str, Any]:

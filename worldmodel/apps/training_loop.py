@@ -220,8 +220,15 @@ class Training(ABC):
 
 
 def _check(config: dict[str, Any]) -> None:
-    counts = ["num_envs", "random_steps", "exploration_steps", "env_steps", "num_updates", "num_threads"]
-    counts += ["eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints"]
+    counts = ["num_envs", "random_steps", "max_random_steps", "exploration_steps", "env_steps"]
+    counts += [
+        "num_updates",
+        "num_threads",
+        "eval_every",
+        "eval_episodes",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ]
     positive(config, *counts)
     not_negative(config, "seed", "exploration_std", "first_exploration_std")
     positive(config["training"], "batch_size")
