@@ -44,7 +44,7 @@ def find_angles(env: gymnasium.Env[Any, Any], simulation: Simulation) -> tuple[i
 
 
 def _step(env: gymnasium.Env[Any, Any], simulation: Simulation) -> tuple[np.ndarray, np.ndarray]:
-    """The observation after a step, and what else must not depend on turns: the reward and all velocities."""
+    """The observation after a step, and what else must not depend on turns."""
     assert isinstance(env.action_space, gymnasium.spaces.Box)
-    state, reward, *_ = env.step(env.action_space.high)
-    return np.asarray(state, np.float64), np.array([reward, *simulation.data.qvel])
+    state, reward, terminated, *_ = env.step(env.action_space.high)
+    return np.asarray(state, np.float64), np.array([reward, terminated, *simulation.data.qvel])

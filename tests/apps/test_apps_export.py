@@ -100,7 +100,7 @@ def test_runs_of_another_recipe_are_refused(point_run, tmp_path, refused):
     arguments[1] = f"others=[{point_run}]"
     assert "seeds 0, 0: each must have its own" in refused("export", *arguments)
     arguments[1] = f"others=[{tmp_path / 'nowhere'}]"
-    assert "others= are run folders" in refused("export", *arguments)
+    assert "there is no run in" in refused("export", *arguments)
     assert not (tmp_path / "model").exists()
 
 

@@ -47,12 +47,19 @@ class Arm(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, attributes: str = "", actuator: str = "motor", pays_for_turns: bool = False) -> None:
+    def __init__(
+        self,
+        attributes: str = "",
+        actuator: str = "motor",
+        pays_for_turns: bool = False,
+        max_angle: float = np.inf,
+    ) -> None:
         self.model = mujoco.MjModel.from_xml_string(f"""
             <mujoco><worldbody><body><joint name="arm" axis="0 1 0" {attributes}/>
             <geom type="capsule" size=".1" fromto="0 0 0 1 0 0"/></body></worldbody>
             <actuator><{actuator} joint="arm"/></actuator></mujoco>""")
         self.data, self.pays_for_turns = mujoco.MjData(self.model), pays_for_turns
+        self.max_angle = max_angle
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -63,7 +70,7 @@ class Arm(gymnasium.Env):
         self.data.ctrl[:] = action
         mujoco.mj_step(self.model, self.data)
         reward = self.data.qpos[0] if self.pays_for_turns else np.cos(self.data.qpos[0])
-        return self._state(), reward, False, False, {}
+        return self._state(), reward, bool(abs(self.data.qpos[0]) > self.max_angle), False, {}
 
     def _state(self):
         return np.concatenate([self.data.qpos, self.data.qvel])
@@ -77,6 +84,7 @@ class Arm(gymnasium.Env):
         ({"attributes": 'stiffness="5"'}, ()),
         ({"actuator": "position"}, ()),
         ({"pays_for_turns": True}, ()),
+        ({"max_angle": 3.0}, ()),
     ],
 )
 def test_a_hinge_counts_only_where_a_turn_changes_nothing_else(arguments, angles):

@@ -27,7 +27,7 @@ from worldmodel.training.checkpoint import generator_state, restored_generator
 def trainer(tiny_model) -> Trainer:
     """One that has something to lose: a continuation head, an odd number of updates, a value scale."""
     model = tiny_model(predicts_continuation=True, num_q=3)
-    trainer = Trainer(model, TrainerSettings(num_td_steps=2, policy_every=2), seed=5)
+    trainer = Trainer(model, TrainerSettings(num_td_steps=2, policy_every=2, average_rate=0.1), seed=5)
     trainer.model.encoder.normalizer.update(torch.randn(50, 3))
     for seed in range(3):
         trainer.update(linear_batch(4, seed=seed))
@@ -38,7 +38,8 @@ def trainer(tiny_model) -> Trainer:
 def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
     tensors, state = checkpoint._trainer_state(trainer)
     numbers = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
-    return trainer.model.state_dict() | tensors | numbers
+    averaged = {f"averaged.{name}": value for name, value in trainer.averaged_model.state_dict().items()}
+    return trainer.model.state_dict() | averaged | tensors | numbers
 
 
 def assert_same(first: Trainer, second: Trainer) -> None:
@@ -276,7 +277,7 @@ DAMAGE = [
     ("state.json", lambda path: path.write_bytes(b"\xff\xfe\x00"), "cannot read.*Use another checkpoint"),
     ("state.json", lambda path: path.write_text("[1, 2]"), "not a checkpoint's state.*Use another"),
     ("state.json", lambda path: path.write_text('{"a": 1}'), "not a checkpoint's state.*Use another"),
-    ("state.json", newer, "format 99, this version reads 2: use the worldmodel version that wrote it"),
+    ("state.json", newer, "format 99, this version reads 3: use the worldmodel version that wrote it"),
     ("state.json", unknown_setting, "settings that this version does not know.*colour"),
     ("state.json", senseless_size, "latent_dim=15.*multiple"),
 ]
@@ -315,7 +316,8 @@ def test_acting_needs_no_trainer_file(tmp_path, trainer):
     path = save(tmp_path, trainer, 100)
     (path / "trainer.safetensors").unlink()
     model = load_checkpoint(path).model
-    assert torch.equal(model.q_heads[0].weight, trainer.model.q_heads[0].weight)
+    assert torch.equal(model.q_heads[0].weight, trainer.averaged_model.q_heads[0].weight)
+    assert not torch.equal(model.q_heads[0].weight, trainer.model.q_heads[0].weight)
 
 
 def test_a_checkpoint_is_found_by_its_run_its_folder_or_itself(tmp_path, trainer):

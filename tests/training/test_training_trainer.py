@@ -147,6 +147,27 @@ def test_the_target_moves_by_its_rate(make_trainer, rate):
             torch.testing.assert_close(new, (1 - rate) * old + rate * head)
 
 
+def test_the_averaged_model_is_the_weighted_mean_of_the_weights_after_each_update(make_trainer):
+    trainer = make_trainer(average_rate=0.25)
+    history = []
+    for seed in range(4):
+        trainer.update(linear_batch(3, seed=seed))
+        history.append(weights_of(trainer.model))
+    shares = torch.tensor([0.75**3, 0.75**2, 0.75, 1.0])
+    shares /= shares.sum()
+    for found, *weights in zip(weights_of(trainer.averaged_model), *history, strict=True):
+        expected = sum(share * weight for share, weight in zip(shares, weights, strict=True))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_averaged_model_sees_observations_as_the_model_does(make_trainer):
+    trainer = make_trainer(average_rate=0.25)
+    trainer.model.encoder.update_statistics(torch.randn(20, 3) + 5)
+    found = trainer.averaged_model.encoder.normalizer(torch.ones(3))
+    assert torch.equal(found, trainer.model.encoder.normalizer(torch.ones(3)))
+    assert not torch.equal(found, torch.ones(3))
+
+
 def test_the_target_has_no_gradient_of_its_own(make_trainer):
     trainer = make_trainer()
     trainer.update(linear_batch(3))

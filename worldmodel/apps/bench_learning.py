@@ -153,6 +153,11 @@ def _check(config: dict[str, Any]) -> None:
         raise ConfigError(f"tasks={_listed(tasks)}: each must be a task's name, such as reacher-easy")
     if not all(isinstance(preset, str) and preset.split() for preset in presets):
         raise ConfigError(f"presets={_listed(presets)}: each must name an experiment, such as tiny")
+    folders = [preset_dir(Path(), preset) for preset in presets]
+    if len(set(folders)) < len(folders):
+        raise ConfigError(
+            f"presets={_listed(presets)}: two of them differ in what a folder's name leaves out"
+        )
     if not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
         raise ConfigError(f"seeds={_listed(seeds)}: each must be a whole number, at least 0")
     if reference is not None and not Path(reference).is_dir():

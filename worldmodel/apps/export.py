@@ -1,6 +1,5 @@
 """A trained model as a folder to pass on: its weights, and a card that says what it can do."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from worldmodel.apps import provenance
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted, to_dict
 from worldmodel.apps.control import control
 from worldmodel.apps.imagine import imagine
-from worldmodel.apps.run import CONFIG_FILE
+from worldmodel.apps.pretrained import PRETRAINED
+from worldmodel.apps.run import read_config
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.errors import RunError
@@ -34,6 +34,13 @@ def export(config: dict[str, Any]) -> dict[str, Any]:
     if output.exists():
         raise RunError(f"output={output} exists: choose another folder, or delete this one")
     run = open_run(config["checkpoint"], task=config["task"])
+    if run.checkpoint.is_exported:
+        raise RunError(f"checkpoint={config['checkpoint']} is an exported model already: copy its folder")
+    if run.config["dataset"] is not None:
+        raise RunError(
+            f"checkpoint={config['checkpoint']} was trained offline, and a card names env steps, which it "
+            "has none of: export a run that acted"
+        )
     others = [Path(path) for path in config["others"]]
     recipe = _recipe(run, others)
     card = _card(run, recipe, episodes=config["episodes"], seed=config["seed"])
@@ -46,7 +53,7 @@ def export(config: dict[str, Any]) -> dict[str, Any]:
         with committed_directory(output) as temporary:
             export_model(run.checkpoint, temporary, info)
             write_json(temporary / CARD_FILE, card)
-            (temporary / "README.md").write_text(_text(card, output.name))
+            (temporary / "README.md").write_text(_text(card, output))
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror or error}") from error
     return card
@@ -76,40 +83,32 @@ def _card(run: TrainedRun, recipe: dict[str, Any], *, episodes: int, seed: int) 
         "errors": imagined["table"],
         "training_cpu_minutes": checkpoint.info["training_cpu_seconds"] / 60,
         "preset": record["preset"],
-        "commit": next((start["commit"] for start in record["starts"]), None),
+        "commit": next((start.get("commit") for start in record["starts"]), None),
         "hardware": provenance.machine(),
     }
 
 
 def _recipe(run: TrainedRun, others: list[Path]) -> dict[str, Any]:
     """What the last evaluations of runs of one recipe come to. Of the others, no weights are needed."""
-    configs = [run.config, *(_config_of(other) for other in others)]
+    configs = [run.config, *(read_config(other) for other in others)]
     for other, config in zip(others, configs[1:], strict=True):
         _check_same_recipe(run, other, config)
-    seeds = [config["seed"] for config in configs]
+    seeds = [config.get("seed") for config in configs]
     if len(set(seeds)) < len(seeds):
         raise RunError(f"the runs have the seeds {', '.join(map(str, seeds))}: each must have its own")
-    scores = [_last_evaluation(directory) for directory in (run.directory, *others)]
+    scores = [_last_evaluation(directory, run.config) for directory in (run.directory, *others)]
     return mean_interval(scores).to_json() | {"seeds": seeds, "scores": scores}
 
 
-def _config_of(directory: Path) -> dict[str, Any]:
-    path = directory / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}, and others= are run folders: {error}") from error
-    if not isinstance(config, dict) or "seed" not in config:
-        raise RunError(f"{path} is not the config of a run: it names no seed")
-    return config
-
-
-def _last_evaluation(directory: Path) -> float:
-    """The mean return of its last evaluation while training. Errors: `RunError` for a run without one."""
+def _last_evaluation(directory: Path, config: dict[str, Any]) -> float:
+    """The mean return of the evaluation that ended the training. Errors: `RunError` for one without."""
     for record in reversed(read_metrics(directory)):
-        if "eval/return" in record:
+        if "eval/return" in record and record["env_steps"] >= config["env_steps"]:
             return float(record["eval/return"])
-    raise RunError(f"{directory} holds no evaluation: train it on, or give eval_every=")
+    raise RunError(
+        f"{directory} has no evaluation after its {config['env_steps']} env steps: let its training end "
+        f"(worldmodel train run_dir={directory} resume=true)"
+    )
 
 
 def _check_same_recipe(run: TrainedRun, other: Path, config: dict[str, Any]) -> None:
@@ -124,11 +123,10 @@ def _check_same_recipe(run: TrainedRun, other: Path, config: dict[str, Any]) -> 
         )
 
 
-def _text(card: dict[str, Any], name: str) -> str:
+def _text(card: dict[str, Any], output: Path) -> str:
     """The card for people."""
     score, recipe, latency = card["score"], card["recipe"], card["latency"]
     period = latency["control_period_ms"]
-    preset = card["preset"] or "..."
     shown = [
         ("task", f"{card['task']}, {card['env_steps']:,} env steps (action repeat counted)"),
         ("score", f"{_interval(score)}: return of {score['count']} episodes (seed {score['seed']})"),
@@ -151,16 +149,20 @@ def _text(card: dict[str, Any], name: str) -> str:
         f"| {row['no_motion_error']:.3f} |"
         for row in card["errors"]
     ]
-    train = f"worldmodel train experiment={preset} task={card['task']} seed={card['seed']}"
+    commands = [f"worldmodel control checkpoint={output.name}   # the path of this folder"]
+    if output.parent.resolve() == PRETRAINED.resolve():
+        commands = [f"worldmodel control checkpoint=pretrained/{output.name}"]
+    if preset := card["preset"]:
+        train = f"worldmodel train experiment={preset} task={card['task']} seed={card['seed']}"
+        commands.append(f"{train}   # how it was made")
     return "\n".join(
         [
-            f"# {name}",
+            f"# {output.name}",
             "",
             "A world model and its policy prior, to plan with.",
             "",
             "```",
-            f"worldmodel control checkpoint=pretrained/{name}   # or the path of this folder",
-            f"{train}   # how it was made",
+            *commands,
             "```",
             "",
             "| | |",

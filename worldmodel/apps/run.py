@@ -90,6 +90,11 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
                 f"May change: {', '.join(sorted(CHANGEABLE))}"
             )
     later = {key: config[key] for key in CHANGEABLE if key not in saved}  # keys newer than the run
+    if missing := sorted(config.keys() - saved.keys() - CHANGEABLE):
+        raise RunError(
+            f"{directory} was started by an older version, which did not know {', '.join(missing)}: "
+            "go on with that version, or start a new run"
+        )
     return later | saved | {key: config[key] for key in given | {"run_dir", "resume"} if key in CHANGEABLE}
 
 

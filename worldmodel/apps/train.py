@@ -113,7 +113,7 @@ class OnlineTraining(Training):
     def _random_agent(self) -> Agent:
         """Even noise at first; where that met no reward, noise that lingers and so gets further."""
         action_dim = self.trainer.model.size.action_dim
-        if self._agent_steps < self.config["random_steps"]:
+        if self._agent_steps < self.config["random_steps"] or not len(self.dataset):
             return RandomAgent(action_dim, self.chance)
         if self._wanderer is None:
             self._wanderer = ColoredNoiseAgent(action_dim, self.chance, exponent=2.0, std=1.0)

@@ -1,6 +1,7 @@
 """A trained run, opened again: its model, how it was configured, and the agents made from it."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class TrainedRun:
             return path
         return parent.parent if parent.name == "checkpoints" else parent
 
-    @property
+    @cached_property  # what is compiled for it serves all agents
     def foresight(self) -> LearnedForesight:
         """Futures imagined in the learned world model."""
         return LearnedForesight(self.model, discount=self.discount, acceleration=self.acceleration)

@@ -70,7 +70,7 @@ class Training(ABC):
             self.chance = restored_generator(info["sampling_state"])
         self.trainer.accelerate(acceleration)
         self.foresight = LearnedForesight(
-            self.trainer.model, discount=self.trainer.settings.discount, acceleration=acceleration
+            self.trainer.averaged_model, discount=self.trainer.settings.discount, acceleration=acceleration
         )
         self.metrics = MetricLogger(run_dir)
 

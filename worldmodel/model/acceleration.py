@@ -29,7 +29,11 @@ class Acceleration:
         """`function`, accelerated; its results are the same to rounding."""
         accelerated: Callable[..., object] = function
         if self.precision != torch.float32:
-            accelerated = torch.autocast(device.type, dtype=self.precision)(function)
+            accelerated = torch.autocast(
+                device.type,
+                dtype=self.precision,
+                cache_enabled=False,  # a weight cast under no_grad would keep its gradient away from the rest
+            )(function)
         if not self.is_compiled:
             return cast(Function, accelerated)
         if device.type != "cuda":

@@ -5,6 +5,7 @@ target network, chance) and `state.json`. It appears in one rename, so it is who
 it is executed on loading. An exported model is the same without its trainer: smaller, and made to act.
 """
 
+import copy
 import hashlib
 import json
 import platform
@@ -27,7 +28,7 @@ from worldmodel.files import TEMPORARY_PREFIX, committed_directory
 from worldmodel.model import WorldModel, WorldModelSize
 from worldmodel.training.trainer import Trainer, TrainerSettings
 
-FORMAT = 2  # 1: rewards and values were means on the symlog scale
+FORMAT = 3  # 1: rewards and values were means on the symlog scale; 2: no averaged weights
 MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
 # A second checkpoint of the same step stands beside the first until that is gone.
 _NAME, _REPLACEMENT = re.compile(r"step_(\d+)(-new)?"), "-new"
@@ -36,7 +37,7 @@ _OPTIMIZERS = ("model_optimizer", "policy_optimizer")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What `load_checkpoint` gives: the model, and a way to the trainer for those who go on training."""
+    """What `load_checkpoint` gives: the model that acts (the averaged one), and a way to its trainer."""
 
     path: Path
     model: WorldModel
@@ -55,7 +56,7 @@ class Checkpoint:
                 f"{self.path} is an exported model, without its trainer: it acts, but training cannot go on"
             )
         settings = _build(TrainerSettings, self.state["settings"], self.path)
-        trainer = Trainer(self.model, settings, seed=0)
+        trainer = Trainer(copy.deepcopy(self.model), settings, seed=0)
         tensors = _load_tensors(self.path, TRAINER_FILE, self.state)
         try:
             _restore_trainer(trainer, tensors, self.state["trainer"])
@@ -80,7 +81,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
             shutil.rmtree(debris, ignore_errors=True)
         _finish_replacement(path)
         with committed_directory(_replacement(path) if path.exists() else path) as temporary:
-            save_file(_contiguous(trainer.model.state_dict()), temporary / MODEL_FILE)
+            save_file(_contiguous(trainer.averaged_model.state_dict()), temporary / MODEL_FILE)
             tensors, trainer_state = _trainer_state(trainer)
             save_file(tensors, temporary / TRAINER_FILE)
             state = {
@@ -169,6 +170,7 @@ def _write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...])
 
 def _trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {f"target_q.{name}": value for name, value in trainer.target_q.state_dict().items()}
+    tensors |= {f"model.{name}": value.detach() for name, value in trainer.model.named_parameters()}
     for optimizer in _OPTIMIZERS:
         for index, slots in getattr(trainer, optimizer).state_dict()["state"].items():
             tensors |= {f"{optimizer}.{index}.{slot}": value for slot, value in slots.items()}
@@ -178,9 +180,9 @@ def _trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     trainer.generator.set_state(tensors.pop("generator"))
-    trainer.target_q.load_state_dict(
-        {name.removeprefix("target_q."): tensors[name] for name in tensors if name.startswith("target_q.")}
-    )
+    trainer.target_q.load_state_dict(_below("target_q.", tensors))
+    # Its statistics are those of the averaged model, which it was built from.
+    trainer.model.load_state_dict(trainer.model.state_dict() | _below("model.", tensors))
     for name in _OPTIMIZERS:
         optimizer: torch.optim.Optimizer = getattr(trainer, name)
         slots: dict[int, dict[str, Tensor]] = {}
@@ -191,6 +193,14 @@ def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[s
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     trainer.num_updates = int(state["num_updates"])
     trainer.value_scale = float(state["value_scale"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins so, without it. Errors: `KeyError` where there are none."""
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if not found:
+        raise KeyError(prefix)
+    return found
 
 
 def _load_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ class TrainerSettings:
     continuation_coefficient: float = 1.0
     entropy_coefficient: float = 1e-4
     target_rate: float = 0.01
+    average_rate: float = 1.0
     max_grad_norm: float = 20.0
     policy_every: int = 1
 
@@ -38,7 +39,7 @@ class TrainerSettings:
         for name in ("learning_rate", "encoder_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"training {name}={getattr(self, name)}: must be above 0")
-        for name in ("discount", "rho", "target_rate"):
+        for name in ("discount", "rho", "target_rate", "average_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"training {name}={getattr(self, name)}: must be above 0 and at most 1")
         for name in ("horizon", "num_td_steps", "policy_every"):
@@ -58,6 +59,8 @@ class TrainerSettings:
 class Trainer:
     """Owns the optimizers, the target network and the chance of training a `WorldModel`.
 
+    `averaged_model` is what acts: a running average of the weights (Polyak and Juditsky 1992). Single updates
+    move a policy back and forth between the starts that it solves; their average does not.
     Same model, batches and seed give the same weights, to the bit on CPU.
     """
 
@@ -67,6 +70,9 @@ class Trainer:
         self.num_updates = 0
         self._value_scale = torch.ones((), device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
+        self.averaged_model = copy.deepcopy(model).requires_grad_(False)
+        # Observations are normalised alike in both; this part is not trained.
+        self.averaged_model.encoder.normalizer = model.encoder.normalizer
         policy = list(model.policy.parameters())
         encoder = list(model.encoder.parameters())
         apart = {id(parameter) for parameter in policy + encoder}
@@ -127,7 +133,7 @@ class Trainer:
             self._value_scale.copy_(scale)
             metrics |= more | {"policy_grad_norm": self._step(self.policy_optimizer, loss)}
             model.q_heads.requires_grad_(True)
-        self._update_target()
+        self._average()
         self.num_updates += 1
         return {name: metric.detach() for name, metric in metrics.items()}
 
@@ -149,10 +155,16 @@ class Trainer:
         return norm
 
     @torch.no_grad()
-    def _update_target(self) -> None:
-        torch._foreach_lerp_(
-            list(self.target_q.parameters()), list(self.model.q_heads.parameters()), self.settings.target_rate
-        )
+    def _average(self) -> None:
+        """Move the target network and the averaged model towards the model."""
+        # Without the weights from before the first update: they would act for long (as in Adam, section 3).
+        average_rate = self.settings.average_rate
+        average_rate /= 1 - (1 - average_rate) ** (self.num_updates + 1)
+        for average, module, rate in (
+            (self.target_q, self.model.q_heads, self.settings.target_rate),
+            (self.averaged_model, self.model, average_rate),
+        ):
+            torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), rate)
 
     def _noise(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Standard normal noise, drawn on the CPU so that every device sees the same."""
