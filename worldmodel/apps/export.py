@@ -132,7 +132,7 @@ def _text(card: dict[str, Any], output: Path) -> str:
         ("score", f"{_interval(score)}: return of {score['count']} episodes (seed {score['seed']})"),
         (
             "recipe",
-            f"{_interval(recipe)} over seeds {', '.join(map(str, recipe['seeds']))} at the end of training; "
+            f"{_interval(recipe)} at the end of training, seeds {', '.join(map(str, recipe['seeds']))}; "
             f"these weights: seed {card['seed']}",
         ),
         (

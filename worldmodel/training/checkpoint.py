@@ -110,6 +110,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
 def export_model(checkpoint: Checkpoint, directory: Path, info: dict[str, Any]) -> None:
     """Write the model alone into a folder that exists, with `info` in place of the checkpoint's own."""
     save_file(_contiguous(checkpoint.model.state_dict()), directory / MODEL_FILE)
+    (directory / MODEL_FILE).chmod(0o644)  # for others; safetensors writes for the owner alone
     kept = {name: checkpoint.state[name] for name in ("format", "size", "settings", "versions")}
     _write_state(directory, kept | {"info": info}, (MODEL_FILE,))
 
