@@ -8,7 +8,7 @@ from worldmodel.apps import provenance
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted, to_dict
 from worldmodel.apps.control import control
 from worldmodel.apps.imagine import imagine
-from worldmodel.apps.pretrained import PRETRAINED
+from worldmodel.apps.pretrained import is_packaged
 from worldmodel.apps.run import read_config
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.apps.trained import TrainedRun, open_run
@@ -150,7 +150,7 @@ def _text(card: dict[str, Any], output: Path) -> str:
         for row in card["errors"]
     ]
     commands = [f"worldmodel control checkpoint={output.name}   # the path of this folder"]
-    if output.parent.resolve() == PRETRAINED.resolve():
+    if is_packaged(output):
         commands = [f"worldmodel control checkpoint=pretrained/{output.name}"]
     if preset := card["preset"]:
         train = f"worldmodel train experiment={preset} task={card['task']} seed={card['seed']}"

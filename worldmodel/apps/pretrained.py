@@ -14,6 +14,11 @@ def pretrained_names() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob("*/state.json"))
 
 
+def is_packaged(path: Path) -> bool:
+    """Whether a folder is a model of the package."""
+    return path.resolve().parent == PRETRAINED.resolve()
+
+
 def resolve(path: str | Path) -> Path:
     """Where a checkpoint is: `pretrained/NAME` lies in the package, if there is no such folder here.
 

@@ -12,7 +12,7 @@ from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, Polic
 from worldmodel.apps.build import build_acceleration, build_device, build_planning_agent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import LearnedForesight
-from worldmodel.apps.pretrained import PRETRAINED, resolve
+from worldmodel.apps.pretrained import is_packaged, resolve
 from worldmodel.apps.run import would_import
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.model import Acceleration, WorldModel
@@ -43,7 +43,7 @@ class TrainedRun:
         A model of the package is used from there, and not written to.
         """
         path, parent = self.checkpoint.path, self.checkpoint.path.parent
-        if parent == PRETRAINED:
+        if is_packaged(path):
             return Path("runs") / "pretrained" / path.name
         if self.checkpoint.is_exported:
             return path
