@@ -15,8 +15,7 @@ from worldmodel.model import WorldModel, imagine
 
 @dataclass(frozen=True, kw_only=True)
 class OpenLoop:
-    """Imagined against real over W windows of H steps; O is the size of the observation,
-    angles without limits as sine and cosine.
+    """Imagined against real over W windows of H steps; O counts the features that the encoder sees.
 
     `latent_error[k]` is the distance to the encoded latent after k + 1 steps, relative to the distance of two
     random latents; 1 means that the imagined latent is no better than any.

@@ -74,7 +74,6 @@ class StateEncoder(nn.Module):
         angles: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.has_angles = len(angles) > 0
         others = [index for index in range(state_dim) if index not in angles]
         self.register_buffer("angles", torch.tensor(angles, dtype=torch.long), persistent=False)
         self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
@@ -85,7 +84,7 @@ class StateEncoder(nn.Module):
 
     def features(self, state: Float[Tensor, "*batch state"]) -> Float[Tensor, "*batch feature"]:
         """What the network sees of a state: its entries, then sines and cosines of the angles."""
-        if not self.has_angles:
+        if not len(self.angles):
             return state
         angles = state[..., self.angles]
         return torch.cat([state[..., self.others], angles.sin(), angles.cos()], dim=-1)
