@@ -78,6 +78,21 @@ def test_its_default_outputs_lie_beside_it(exported):
     assert open_run(exported, task=toy_tasks.POINT).directory == exported
 
 
+def test_it_tells_of_no_files_that_are_gone(point_run, tmp_path, capsys):
+    output = tmp_path / "model"
+    assert main(["export", f"checkpoint={point_run}", POINT, "episodes=1", f"output={output}"]) == 0
+    assert "written" not in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_measured(
+    point_run, tmp_path, refused, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("worldmodel.apps.export.control", None)
+    arguments = [f"checkpoint={point_run}", POINT, f"output={tmp_path / 'file' / 'model'}"]
+    assert "cannot write" in refused("export", *arguments)
+
+
 def test_training_cannot_go_on_from_it(exported):
     with pytest.raises(CheckpointError, match="without its trainer"):
         open_run(exported, task=toy_tasks.POINT).checkpoint.trainer()

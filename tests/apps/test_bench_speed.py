@@ -5,11 +5,13 @@ import json
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from worldmodel.apps.bench import problems
+from worldmodel.apps.bench import problems, speed
 from worldmodel.apps.bench.output import command_line
 from worldmodel.apps.bench.timing import MatrixProducts, Spread, take_turns, timed
 from worldmodel.apps.cli import main
+from worldmodel.model import Acceleration
 
 CPU = torch.device("cpu")
 TINY = [
@@ -24,6 +26,18 @@ TINY = [
     "model.hidden_dim=16",
     "model.latent_dim=16",
 ]
+
+
+class Operands(TorchDispatchMode):
+    """Writes down the dtypes of what operations are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.dtypes |= {arg.dtype for arg in args if isinstance(arg, torch.Tensor)}
+        return func(*args, **(kwargs or {}))
 
 
 def table(path) -> list[dict[str, str]]:
@@ -123,6 +137,16 @@ def test_matrix_products_are_counted_and_can_be_made_again_alone():
     with MatrixProducts() as again:
         products.bare(CPU)()
     assert again.shapes == products.shapes
+
+
+def test_the_floor_has_the_precision_of_what_it_is_a_floor_of():
+    problem = problems.latent(CPU, 0)
+    sizes = {"num_envs": 1, "num_candidates": 8, "horizon": 2, "num_iterations": 1}
+    narrow = Acceleration(precision=torch.bfloat16)
+    _, floor, _ = speed._prepare(problem, speed.Case(planner="cem", acceleration=narrow, **sizes), 0, CPU)
+    with Operands() as operands:
+        floor()
+    assert operands.dtypes == {torch.bfloat16}
 
 
 def test_the_latent_problem_costs_what_its_layers_say():

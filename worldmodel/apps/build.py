@@ -125,14 +125,8 @@ def _build_part(key: str, settings: dict[str, Any], kinds: Mapping[str, type[Any
     )
 
 
-def build_planning_agent(
-    foresight: Foresight,
-    planner_config: dict[str, Any],
-    *,
-    seed: int,
-    exploration_std: float = 0.0,
-) -> PlanningAgent:
-    """Foresight and planner joined."""
+def build_planning_agent(foresight: Foresight, planner_config: dict[str, Any], *, seed: int) -> PlanningAgent:
+    """Foresight and planner joined; it does not explore until it is told to."""
     planner = build_planner(planner_config, foresight.action_dim)
     num_proposals = planner_config["num_proposals"]
     if not 0 <= num_proposals < planner.num_candidates:
@@ -145,5 +139,4 @@ def build_planning_agent(
         planner,
         num_proposals=num_proposals,
         generator=torch.Generator().manual_seed(seed),
-        exploration_std=exploration_std,
     )

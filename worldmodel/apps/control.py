@@ -25,13 +25,14 @@ from worldmodel.files import write_json
 CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
 
 
-def control(config: dict[str, Any]) -> dict[str, Any]:
+def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any]:
     """Play `episodes` episodes; write `control.json` and, if `video`, `control.mp4` of the first.
 
     Without `output`, into `RUN_DIR/control-<planner, or agent>` (without a run, `runs/control/TASK/...`):
     two that differ stand beside each other.
 
-    `config` is that of `configs/control.yaml`. Returns the content of `control.json`.
+    `config` is that of `configs/control.yaml`; `says_where` the files are, unless they will not stay.
+    Returns the content of `control.json`.
     """
     positive(config, "episodes", "num_threads")
     not_negative(config, "seed")
@@ -79,7 +80,8 @@ def control(config: dict[str, Any]) -> dict[str, Any]:
         raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     console.print(f"decision {latency(seconds, period_s)}")
-    console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
+    if says_where:
+        console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
     return result
 
 

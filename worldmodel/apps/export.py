@@ -43,14 +43,14 @@ def export(config: dict[str, Any]) -> dict[str, Any]:
         )
     others = [Path(path) for path in config["others"]]
     recipe = _recipe(run, others)
-    card = _card(run, recipe, episodes=config["episodes"], seed=config["seed"])
     info = {
         "task": run.checkpoint.info["task"],
         "env_steps": run.checkpoint.info["env_steps"],
         "config": {key: value for key, value in run.config.items() if key not in _LEFT_OUT},
     }
     try:
-        with committed_directory(output) as temporary:
+        with committed_directory(output) as temporary:  # made before minutes are spent on measuring
+            card = _card(run, recipe, episodes=config["episodes"], seed=config["seed"])
             export_model(run.checkpoint, temporary, info)
             write_json(temporary / CARD_FILE, card)
             (temporary / "README.md").write_text(_text(card, output))
@@ -64,7 +64,7 @@ def _card(run: TrainedRun, recipe: dict[str, Any], *, episodes: int, seed: int) 
     with tempfile.TemporaryDirectory() as folder:
         subject = [quoted("checkpoint", checkpoint.path), quoted("task", run.task), f"seed={seed}"]
         controlled, imagined = (
-            act(to_dict(compose_config(verb, [*subject, quoted("output", folder), *more])))
+            act(to_dict(compose_config(verb, [*subject, quoted("output", folder), *more])), says_where=False)
             for act, verb, more in (
                 (control, "control", [f"episodes={episodes}", "video=false"]),
                 (imagine, "imagine", []),

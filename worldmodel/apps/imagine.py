@@ -22,11 +22,12 @@ from worldmodel.model import WorldModel
 TABLE_STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 200)
 
 
-def imagine(config: dict[str, Any]) -> dict[str, Any]:
+def imagine(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any]:
     """Play episodes, imagine them again, write `imagine.json` and `imagine.png`.
 
     `config` is that of `configs/imagine.yaml`. The episodes are new ones; half of them fit the read-out of
-    observations, the other half is imagined. Returns the content of `imagine.json`.
+    observations, the other half is imagined. `says_where` the files are, unless they will not stay. Returns
+    the content of `imagine.json`.
     """
     positive(config, "episodes", "horizon", "every")
     not_negative(config, "seed")
@@ -73,7 +74,8 @@ def imagine(config: dict[str, Any]) -> dict[str, Any]:
     console.print(
         f"read-out of observations from latents: R2 {summary['readout_r2']:.3f} on held-out episodes"
     )
-    console.print(f"written {output / 'imagine.json'} and {output / 'imagine.png'}")
+    if says_where:
+        console.print(f"written {output / 'imagine.json'} and {output / 'imagine.png'}")
     return summary
 
 

@@ -162,14 +162,9 @@ class Training(ABC):
         self.metrics.close()
         self._lock.release()
 
-    def planning_agent(self, *, seed: int, exploration_std: float) -> PlanningAgent:
-        """The agent that plans in the model as it is, and as it becomes."""
-        return build_planning_agent(
-            self.foresight,
-            self.config["planner"],
-            seed=seed,
-            exploration_std=exploration_std,
-        )
+    def planning_agent(self, *, seed: int) -> PlanningAgent:
+        """The agent that plans in the model as it is, and as it becomes; without exploration."""
+        return build_planning_agent(self.foresight, self.config["planner"], seed=seed)
 
     def update(self) -> dict[str, str]:
         """One update from the dataset; every hundredth is logged and returned to show."""
@@ -193,7 +188,7 @@ class Training(ABC):
 
     def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
         began = time.perf_counter()
-        returns = evaluation.returns(self.planning_agent(seed=0, exploration_std=0.0))
+        returns = evaluation.returns(self.planning_agent(seed=0))
         self.evaluated_at = self.progress
         summary = mean_interval(returns)
         self.metrics.log(

@@ -246,7 +246,7 @@ def _prepare(
         began = time.perf_counter()
         decision()
         facts["compile_s"] = time.perf_counter() - began
-    return decision, products.bare(device), facts
+    return decision, products.bare(device, case.acceleration.precision), facts
 
 
 def _rate(count: float | None, ms: float) -> float | None:

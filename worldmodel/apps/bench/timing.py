@@ -107,13 +107,13 @@ class MatrixProducts(TorchDispatchMode):
         """Multiplications and additions, in 1e9."""
         return sum(2 * float(np.prod(a)) * b[-1] for a, b in self.shapes) / 1e9
 
-    def bare(self, device: torch.device) -> Work:
+    def bare(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Work:
         """The same products in the same order, from memory that is there already."""
         memory = {
             (a, b): (
-                torch.randn(a, device=device),
-                torch.randn(b, device=device),
-                torch.empty((*a[:-1], b[-1]), device=device),
+                torch.randn(a, device=device, dtype=dtype),
+                torch.randn(b, device=device, dtype=dtype),
+                torch.empty((*a[:-1], b[-1]), device=device, dtype=dtype),
             )
             for a, b in set(self.shapes)
         }
