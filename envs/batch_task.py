@@ -10,9 +10,9 @@ compute the same numbers for a whole batch of states.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class SensorPlace:
     is_acceleration_stage: bool
 
 
+Constants: TypeAlias = Callable[[str, str, str], np.ndarray]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Readings:
     """What was read from the simulations at the end of control steps.
@@ -61,7 +64,8 @@ class Readings:
         acceleration_sensordata: float64 [..., S], of the physics step that led to the state. That is what
             dm_control shows of touch, force and acceleration sensors.
         places: sensor name -> where it stands.
-        models: mujoco.MjModel of each environment (B of them).
+        constants: of the environments' models: (kind, name, attribute) -> float64 (B, dim), or (1, dim) where
+            all have the same.
     """
 
     qpos: np.ndarray
@@ -71,7 +75,7 @@ class Readings:
     sensordata: np.ndarray
     acceleration_sensordata: np.ndarray
     places: Mapping[str, SensorPlace]
-    models: Sequence[mujoco.MjModel]
+    constants: Constants
 
     def sensor(self, name: str) -> np.ndarray:
         """Values of one sensor, float64 [..., dim]."""
@@ -88,8 +92,8 @@ class Readings:
 
         Float64 [B, 1, ..., dim], which broadcasts against the other arrays.
         """
-        rows = np.stack([np.ravel(getattr(getattr(model, kind)(name), attribute)) for model in self.models])
-        return rows.reshape(len(self.models), *(1,) * (self.qpos.ndim - 2), -1)
+        rows = self.constants(kind, name, attribute)
+        return rows.reshape(len(rows), *(1,) * (self.qpos.ndim - 2), -1)
 
     def steps(self, chosen: slice) -> Readings:
         """The same of some control steps (the last leading axis), as views."""
@@ -98,16 +102,28 @@ class Readings:
         return replace(self, diverged=self.diverged[..., chosen], **changed)
 
 
+def model_constant(model: mujoco.MjModel, kind: str, name: str, attribute: str) -> np.ndarray:
+    """An attribute of one named thing in a model, as a float64 vector."""
+    return np.ravel(np.asarray(getattr(getattr(model, kind)(name), attribute), np.float64))
+
+
+def constants_of(models: Sequence[mujoco.MjModel]) -> Constants:
+    """The constants of environments with a model each."""
+    return lambda *path: np.stack([model_constant(model, *path) for model in models])
+
+
 class BatchTask(ABC):
     """Observation and reward of one task for any number of states; holds the task's numbers, no state.
 
     Attributes:
         domain: dm_control's name of the module that has the model.
         added_sensors: what is to be computed beside the model's own sensors, by a name of its own.
+        drawn_fields: arrays of the model (`geom_pos`) into which each new episode draws.
     """
 
     domain: ClassVar[str]
     added_sensors: ClassVar[Mapping[str, Sensor]] = {}
+    drawn_fields: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def observe(self, readings: Readings) -> np.ndarray:

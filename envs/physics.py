@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.batch_task import Readings, Sensor
+from envs.batch_task import Readings, Sensor, constants_of
 from envs.errors import EnvError
 from envs.model_copy import ModelCopy, compile_with_sensors, sensor_places
 from envs.simulation import Simulation
@@ -101,7 +101,7 @@ class BatchPhysics:
         start = np.stack([_full_physics(simulation) for simulation in simulations])
         # The constraint solver starts from the last accelerations: with others, the last bits would differ.
         warmstart = np.stack([simulation.data.qacc_warmstart for simulation in simulations])
-        with _quiet_divergence():
+        with quiet_divergence():
             self._pool.rollout(
                 [model for model in models for _ in range(num_candidates)],
                 self._data,
@@ -165,7 +165,7 @@ class BatchPhysics:
     def _readings(self, *, state: np.ndarray, models: list[mujoco.MjModel], **arrays: np.ndarray) -> Readings:
         nq, nv = self._template.nq, self._template.nv
         qpos, qvel = state[..., 1 : 1 + nq], state[..., 1 + nq : 1 + nq + nv]
-        return Readings(qpos=qpos, qvel=qvel, places=self._places, models=models, **arrays)
+        return Readings(qpos=qpos, qvel=qvel, places=self._places, constants=constants_of(models), **arrays)
 
     def _synced_models(self, simulations: Sequence[Simulation]) -> list[mujoco.MjModel]:
         while len(self._copies) < len(simulations):
@@ -231,8 +231,8 @@ def _diverged(
 
 
 @contextmanager
-def _quiet_divergence() -> Iterator[None]:
-    """Say nothing where candidates diverge: `Readings.diverged` tells, and a planner may try thousands."""
+def quiet_divergence() -> Iterator[None]:
+    """Say nothing where simulations diverge: `Readings.diverged` tells, and a planner may try thousands."""
     import mujoco
 
     before = mujoco.get_mju_user_warning()

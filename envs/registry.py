@@ -12,14 +12,18 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from envs.errors import EnvError, IncompatibleVersionsError, UnknownTaskError
+from envs.batch_env import BatchTaskVectorEnv
+from envs.errors import EnvError, IncompatibleVersionsError, UnknownTaskError, UnsupportedEnvError
 from envs.gymnasium_tasks import find_spec, load_gymnasium_task
+from envs.live_physics import has_live_physics
 from envs.loaded_task import LoadedTask
 from envs.suite import canonical_name, load_suite_task, suite_tasks
-from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv
+from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv, TaskVectorEnv
 from envs.wrappers import TaskEnv
 
 _MAX_NUM_SUGGESTIONS = 5
+_WAYS = ("auto", "batch", "sync", "async")
+_LEAST_WORTH_BATCHING = 2  # environments
 
 
 def task_names() -> tuple[str, ...]:
@@ -83,9 +87,10 @@ def make_vec(
     num_envs: int,
     seed: int = 0,
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
-    asynchronous: bool = False,
+    how: str = "auto",
+    num_threads: int = 1,
     **kwargs: Any,
-) -> SyncTaskVectorEnv | AsyncTaskVectorEnv:
+) -> TaskVectorEnv:
     """Make `num_envs` environments of one task, stepped together; returned batches are copies.
 
     Environment i is `make(task, seed=env_seeds[i], **kwargs)`, with `env_seeds` drawn from `seed` (unlike
@@ -98,18 +103,41 @@ def make_vec(
         num_envs: how many.
         seed: of all of them.
         autoreset_mode: what follows an episode's end (Gymnasium: NEXT_STEP, SAME_STEP, DISABLED).
-        asynchronous: one process for each, which pays for slow simulations and `pixels` only (scripts then
-            need `if __name__ == "__main__":`).
+        how: they are stepped. The results are the same.
+            `batch`: their physics in C++ threads, rewards and observations at once; `batch_task_names()`,
+            with MuJoCo 3.17 or newer.
+            `sync`: in a loop, which is the faster way for few of them; needed where a simulator plans.
+            `async`: a process for each, which pays for slow simulations and `pixels` only (scripts then need
+            `if __name__ == "__main__":`).
+            `auto`: `batch` where it can be and there are enough of them, else `sync`.
+        num_threads: that simulate, with `batch`; the results do not depend on it.
         **kwargs: as in `make`.
 
     Raises:
+        UnsupportedEnvError: there is no `batch` for this task, or not with this MuJoCo.
         EnvError: as `make`.
     """
     if num_envs < 1:
         raise EnvError(f"num_envs={num_envs}, and a vector environment holds at least 1")
+    if how not in _WAYS:
+        raise EnvError(f"how={how!r}: environments are stepped in one of these ways: {', '.join(_WAYS)}")
     env_seeds = tuple(int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs))
+    from envs.tasks import BATCH_TASKS, batch_task  # it needs this module
+
+    is_batched = canonical_task(task) in BATCH_TASKS and has_live_physics()
+    if how == "batch" or (how == "auto" and is_batched and num_envs >= _LEAST_WORTH_BATCHING):
+        found = batch_task(task)
+        if not has_live_physics():
+            raise UnsupportedEnvError(
+                "how='batch' needs mujoco.batch, which came with MuJoCo 3.17: update mujoco and dm-control, "
+                "or take how='sync'"
+            )
+        task_env = make(task, seed=env_seeds[0], **kwargs)
+        return BatchTaskVectorEnv(
+            task_env, found, env_seeds=env_seeds, autoreset_mode=autoreset_mode, num_threads=num_threads
+        )
     makers = [partial(make, task, seed=env_seed, **kwargs) for env_seed in env_seeds]
-    kind = AsyncTaskVectorEnv if asynchronous else SyncTaskVectorEnv
+    kind = AsyncTaskVectorEnv if how == "async" else SyncTaskVectorEnv
     return kind(makers, env_seeds=env_seeds, autoreset_mode=autoreset_mode)
 
 

@@ -169,6 +169,17 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             # renderer of our own.
             dm_env.physics._make_rendering_contexts = lambda: None
 
+    @property
+    def num_substeps(self) -> int:
+        """Physics steps per env step."""
+        return round(self.dm_env.control_timestep() / self.dm_env.physics.timestep())
+
+    @property
+    def random(self) -> np.random.RandomState:
+        """What episodes are drawn from."""
+        random: np.random.RandomState = self.dm_env.task.random
+        return random
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:

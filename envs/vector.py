@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.simulation import Simulation
@@ -40,6 +42,13 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
         self.angles = first.angles
         self.action_space.seed(env_seeds[0])
 
+    @abstractmethod
+    def physics_states(self) -> np.ndarray:
+        """MuJoCo's full integration state of each environment: float64 (B, S).
+
+        Errors: `EnvError` for a task without MuJoCo.
+        """
+
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -63,6 +72,10 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
         assert isinstance(first, TaskEnv)
         self._describe(first, env_seeds)
 
+    def physics_states(self) -> np.ndarray:
+        """MuJoCo's full integration state of each environment: float64 (B, S)."""
+        return np.stack([simulation.state() for simulation in self.simulations])
+
     @property
     def simulations(self) -> list[Simulation]:
         """The MuJoCo simulation of each environment, shared with it. Errors: `EnvError` for one without."""
@@ -85,3 +98,7 @@ class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):
         first = makers[0]()
         self._describe(first, env_seeds)
         first.close()
+
+    def physics_states(self) -> np.ndarray:
+        """MuJoCo's full integration state of each environment: float64 (B, S)."""
+        return np.stack(self.call("physics_state"))

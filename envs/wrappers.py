@@ -78,6 +78,11 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         return None if num_env_steps is None else math.ceil(num_env_steps / self._action_repeat)
 
     @property
+    def num_env_steps(self) -> int | None:
+        """Env steps until truncation; None where there is no limit."""
+        return self._loaded.num_env_steps
+
+    @property
     def can_terminate(self) -> bool:
         """Whether the task may end by itself (False only where that is known)."""
         return self._loaded.can_terminate
@@ -153,6 +158,10 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         """
         return self._frame(self._video)
 
+    def pixels(self) -> np.ndarray:
+        """Image of the current state as the agent sees it: uint8 (C, H, W). Errors: as `render`."""
+        return np.ascontiguousarray(self._frame(self._pixels).transpose(2, 0, 1))
+
     def close(self) -> None:
         """Free the renderers and the environment."""
         for source in (self._video, self._pixels):
@@ -219,8 +228,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         if "state" in self._observe:
             observation["state"] = vector
         if "pixels" in self._observe:
-            frame = self._frame(self._pixels)
-            observation["pixels"] = np.ascontiguousarray(frame.transpose(2, 0, 1))
+            observation["pixels"] = self.pixels()
         return observation
 
     def _checked_action(self, action: Any) -> np.ndarray:

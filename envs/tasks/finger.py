@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class FingerSpin(BatchTask):
 @dataclass(frozen=True)
 class FingerTurn(FingerSpin):
     """Turn the body until its tip is in the target, whose place and size stand in the model."""
+
+    drawn_fields: ClassVar = ("site_pos",)
 
     def observe(self, readings: Readings) -> np.ndarray:
         """As spin, then the target's position and the distance to its surface: O = 12."""

@@ -18,6 +18,7 @@ class PointMass(BatchTask):
     added_sensors: ClassVar = {
         "mass_position": Sensor("framepos", "geom", "pointmass"),
     }
+    drawn_fields: ClassVar = ("wrap_prm",)
 
     def observe(self, readings: Readings) -> np.ndarray:
         """Position and velocity: O = 4."""

@@ -18,6 +18,7 @@ class Reacher(BatchTask):
     added_sensors: ClassVar = {
         "finger_position": Sensor("framepos", "geom", "finger"),
     }
+    drawn_fields: ClassVar = ("geom_pos",)
 
     def observe(self, readings: Readings) -> np.ndarray:
         """Joint angles, vector from the finger to the target, joint velocities: O = 6."""

@@ -137,7 +137,7 @@ def test_the_worst_of_several_robots_is_planned_for(env):
 
 
 def test_environments_in_other_processes_are_refused():
-    env = envs.make_vec("pendulum-swingup", num_envs=1, asynchronous=True)
+    env = envs.make_vec("pendulum-swingup", num_envs=1, how="async")
     try:
         with pytest.raises(ConfigError, match="in this process"):
             OracleForesight(env)

@@ -7,9 +7,9 @@ from gymnasium.vector import AutoresetMode
 import envs
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_each_environment_behaves_as_if_alone(asynchronous):
-    vector = envs.make_vec("HalfCheetah-v5", num_envs=2, seed=4, action_repeat=2, asynchronous=asynchronous)
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_each_environment_behaves_as_if_alone(how):
+    vector = envs.make_vec("HalfCheetah-v5", num_envs=2, seed=4, action_repeat=2, how=how)
     singles = [envs.make("HalfCheetah-v5", seed=seed, action_repeat=2) for seed in vector.env_seeds]
     batch, _ = vector.reset()
     alone = [env.reset()[0]["state"] for env in singles]
@@ -51,11 +51,9 @@ def test_kept_batches_do_not_change():
     np.testing.assert_array_equal(rewards, kept_rewards)
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_without_autoreset_only_the_masked_ones_start_again(asynchronous):
-    vector = envs.make_vec(
-        "Hopper-v5", num_envs=2, autoreset_mode=AutoresetMode.DISABLED, asynchronous=asynchronous
-    )
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_without_autoreset_only_the_masked_ones_start_again(how):
+    vector = envs.make_vec("Hopper-v5", num_envs=2, autoreset_mode=AutoresetMode.DISABLED, how=how)
     vector.reset()
     actions = np.zeros((2, 3), np.float32)
     actions[0] = 1.0  # falls early
