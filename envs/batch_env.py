@@ -185,10 +185,10 @@ class BatchTaskVectorEnv(TaskVectorEnv):
             has_diverged |= self._is_running & ~np.isfinite(states).all(axis=1)
         if has_diverged.any():
             self._is_running &= ~has_diverged
+            where = np.flatnonzero(has_diverged).tolist()
             raise SimulationError(
-                f"{self.task} diverged in environments {np.flatnonzero(has_diverged).tolist()}. Call reset() for "
-                "these to go on; actions that change less from step to step, or a smaller action_repeat, make "
-                "this rarer"
+                f"{self.task} diverged in environments {where}. Call reset() for these to go on; actions "
+                "that change less from step to step, or a smaller action_repeat, make this rarer"
             )
         return rewards
 
