@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toy_tasks
 from processes import end, start
 from safetensors.numpy import load_file
 
+from planners import PlannerError
 from worldmodel.apps.cli import main
 from worldmodel.apps.train import exploration_std, make_training
 from worldmodel.data import EpisodeDataset
@@ -380,3 +382,26 @@ def test_kill_9_costs_no_finished_episode(tmp_path, capsys):
     assert load_checkpoint(run_dir).info["env_steps"] >= target
     again = EpisodeDataset.open(run_dir / "dataset")
     assert [episode.total_reward for episode in again][: len(recorded)] == recorded
+
+
+@pytest.mark.parametrize("part", ["model", "averaged_model"])
+def test_experience_is_made_with_the_latest_weights_and_judged_with_their_average(tmp_path, part):
+    """Each without the other: NaN in the weights that it should not look at changes nothing."""
+    run_dir = tmp_path / "run"
+    assert train(run_dir) == 0
+    config = json.loads((run_dir / "config.json").read_text()) | {"resume": True}
+    training = make_training(run_dir, config)
+    looks_at_it = {
+        "model": training._agent,
+        "averaged_model": training.planning_agent(seed=0, is_averaged=True),
+    }
+    observation, _ = training.env.reset()
+    for weight in getattr(training.trainer, part).dynamics.parameters():
+        weight.data.fill_(torch.nan)
+    for name, agent in looks_at_it.items():
+        if name == part:
+            with pytest.raises(PlannerError):
+                agent.act(observation)
+        else:
+            assert np.isfinite(agent.act(observation).action).all()
+    training.close()

@@ -38,7 +38,7 @@ class OnlineTraining(Training):
     def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         super().__init__(run_dir, config, checkpoint)
         self.env_steps = 0  # taken, also those of episodes that an interruption cut off
-        self._agent = self.planning_agent(seed=self.seed)
+        self._agent = self.planning_agent(seed=self.seed, is_averaged=False)
         if checkpoint is not None:
             self.env_steps = checkpoint.info["env_steps"]
             self._agent.restore(checkpoint.info["agent_state"])

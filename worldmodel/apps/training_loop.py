@@ -69,8 +69,11 @@ class Training(ABC):
             self.trainer = checkpoint.trainer()
             self.chance = restored_generator(info["sampling_state"])
         self.trainer.accelerate(acceleration)
-        self.foresight = LearnedForesight(
-            self.trainer.averaged_model, discount=self.trainer.settings.discount, acceleration=acceleration
+        # Experience is made with the weights as they are (averaged ones lag behind where much is still to be
+        # learned, and repeat what is known), and is judged, as it will be used, with their average.
+        self._foresight, self._averaged_foresight = (
+            LearnedForesight(model, discount=self.trainer.settings.discount, acceleration=acceleration)
+            for model in (self.trainer.model, self.trainer.averaged_model)
         )
         self.metrics = MetricLogger(run_dir)
 
@@ -162,9 +165,10 @@ class Training(ABC):
         self.metrics.close()
         self._lock.release()
 
-    def planning_agent(self, *, seed: int) -> PlanningAgent:
-        """The agent that plans in the model as it is, and as it becomes; without exploration."""
-        return build_planning_agent(self.foresight, self.config["planner"], seed=seed)
+    def planning_agent(self, *, seed: int, is_averaged: bool) -> PlanningAgent:
+        """The agent that plans in the (averaged) model as it is, and as it becomes; without exploration."""
+        foresight = self._averaged_foresight if is_averaged else self._foresight
+        return build_planning_agent(foresight, self.config["planner"], seed=seed)
 
     def update(self) -> dict[str, str]:
         """One update from the dataset; every hundredth is logged and returned to show."""
@@ -188,7 +192,7 @@ class Training(ABC):
 
     def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
         began = time.perf_counter()
-        returns = evaluation.returns(self.planning_agent(seed=0))
+        returns = evaluation.returns(self.planning_agent(seed=0, is_averaged=True))
         self.evaluated_at = self.progress
         summary = mean_interval(returns)
         self.metrics.log(

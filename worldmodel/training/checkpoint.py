@@ -37,7 +37,7 @@ _OPTIMIZERS = ("model_optimizer", "policy_optimizer")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What `load_checkpoint` gives: the model that acts (the averaged one), and a way to its trainer."""
+    """What `load_checkpoint` gives: the model that is used (the averaged one), and a way to its trainer."""
 
     path: Path
     model: WorldModel

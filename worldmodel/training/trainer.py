@@ -59,8 +59,8 @@ class TrainerSettings:
 class Trainer:
     """Owns the optimizers, the target network and the chance of training a `WorldModel`.
 
-    `averaged_model` is what acts: a running average of the weights (Polyak and Juditsky 1992). Single updates
-    move a policy back and forth between the starts that it solves; their average does not.
+    `averaged_model` is what is judged and kept: a running average of the weights (Polyak and Juditsky 1992).
+    Single updates move a policy back and forth between the starts that it solves; their average does not.
     Same model, batches and seed give the same weights, to the bit on CPU.
     """
 
