@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,10 +15,22 @@ from jaxtyping import Integer
 from worldmodel.data.arena import EpisodeArena
 from worldmodel.data.columns import Columns, columns_of, require_same_columns
 from worldmodel.data.episode import Episode
+from worldmodel.data.mapped_arena import MappedArena
 from worldmodel.data.shard import episode_arrays, episode_from_arrays
 from worldmodel.data.store import EpisodeStore
 from worldmodel.data.windows import Batch, gather_windows
 from worldmodel.errors import DatasetError
+
+_MAX_MEMORY_FRACTION = 0.5  # of what is free, for a dataset that is read into memory
+
+
+def available_memory_bytes() -> float:
+    """Memory that is free for use now; infinite where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):  # not Linux
+        return math.inf
 
 
 class EpisodeDataset:
@@ -32,6 +45,9 @@ class EpisodeDataset:
     mode: "r" reads; "a" also appends, and creates the dataset if there is none. Several processes may append
         to one dataset at the same time. A dataset in memory can always be appended to.
     strict: whether a damaged shard is an error, rather than skipped with a warning
+    in_memory: whether to hold all numbers in memory, which is the fastest, or to look at them through memory
+        maps; None decides by how much there is. Only what is read can be mapped: what is appended to, or has
+        a capacity, is in memory.
 
     Order: as recorded (by the clocks of the writers) when opened, in the order of arrival afterwards.
     Not for several threads at once.
@@ -45,6 +61,7 @@ class EpisodeDataset:
         info: Mapping[str, Any] | None = None,
         mode: Literal["r", "a"] = "r",
         strict: bool = True,
+        in_memory: bool | None = None,
     ) -> None:
         if mode not in ("r", "a"):
             raise DatasetError(f"the mode of a dataset is 'r' (read) or 'a' (append too), not {mode!r}")
@@ -57,7 +74,15 @@ class EpisodeDataset:
         self._writable = path is None or mode == "a"
         self._store = None if path is None else EpisodeStore(Path(path), create=mode == "a", info=info)
         self._info: dict[str, Any] = dict(info or {}) if self._store is None else self._store.info
-        self._arena: EpisodeArena | None = None
+        must_be_in_memory = self._writable or capacity is not None
+        if must_be_in_memory and in_memory is False:
+            raise DatasetError(
+                "a dataset that is appended to or has a capacity is in memory: leave out in_memory"
+            )
+        if in_memory is None:
+            in_memory = must_be_in_memory or self._fits_memory()
+        self.in_memory = in_memory
+        self._arena: EpisodeArena | MappedArena | None = None
         self._facts: list[dict[str, Any]] = []  # Of each episode: terminated, truncated, info.
         self._seen: set[str] = set()
         self._num_forgotten = 0
@@ -65,10 +90,15 @@ class EpisodeDataset:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, capacity: int | None = None, strict: bool = True
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        capacity: int | None = None,
+        strict: bool = True,
+        in_memory: bool | None = None,
     ) -> EpisodeDataset:
         """Open an existing dataset for reading; DatasetError if there is none."""
-        return cls(path, capacity=capacity, strict=strict)
+        return cls(path, capacity=capacity, strict=strict, in_memory=in_memory)
 
     def __len__(self) -> int:
         """Episodes remembered."""
@@ -144,16 +174,10 @@ class EpisodeDataset:
         num_new = 0
         for name in names:
             try:
-                episodes = self._store.read(name)
+                num_new += self._read(self._store, name) if self.in_memory else self._map(self._store, name)
             except DatasetError as error:
                 self._skip(self._store, name, error)
-                continue
-            for episode in episodes:
-                self._require_room(episode.num_steps)
-            for episode in episodes:
-                self._remember(episode)
             self._seen.add(name)
-            num_new += len(episodes)
         return num_new
 
     def sample(self, batch_size: int, horizon: int, generator: np.random.Generator) -> Batch:
@@ -185,10 +209,41 @@ class EpisodeDataset:
         for first in range(0, self.num_steps, batch_size):
             yield self.gather(np.arange(first, min(first + batch_size, self.num_steps)), horizon)
 
+    def _fits_memory(self) -> bool:
+        return (
+            self._store is None or self._store.num_bytes() <= _MAX_MEMORY_FRACTION * available_memory_bytes()
+        )
+
+    def _read(self, store: EpisodeStore, name: str) -> int:
+        """Take a shard's episodes into memory; returns how many."""
+        episodes = store.read(name)
+        for episode in episodes:
+            self._require_room(episode.num_steps)
+        for episode in episodes:
+            self._remember(episode)
+        return len(episodes)
+
+    def _map(self, store: EpisodeStore, name: str) -> int:
+        """Take up where a shard's episodes lie; returns how many."""
+        facts = store.facts(name)
+        if not store.columns:
+            store.read_description()
+        if self._arena is None:
+            self._arena = MappedArena(store.columns)
+        assert isinstance(self._arena, MappedArena)
+        self._arena.add(
+            store.shard_path(name),
+            [fact["num_steps"] for fact in facts],
+            [fact["terminated"] for fact in facts],
+        )
+        self._facts += [{key: fact[key] for key in ("terminated", "truncated", "info")} for fact in facts]
+        return len(facts)
+
     def _remember(self, episode: Episode) -> None:
         arrays = episode_arrays(episode)
         if self._arena is None:
             self._arena = EpisodeArena(columns_of(arrays))
+        assert isinstance(self._arena, EpisodeArena)
         while self.capacity is not None and self.num_steps + episode.num_steps > self.capacity:
             self._arena.forget_oldest()
             del self._facts[0]
@@ -214,7 +269,7 @@ class EpisodeDataset:
                 self._num_forgotten += index + 1
                 return names[index + 1 :]
             try:
-                num_steps += store.num_steps(names[index])
+                num_steps += sum(fact["num_steps"] for fact in store.facts(names[index]))
             except DatasetError:
                 continue  # Reported when it is read.
         return names
@@ -224,4 +279,3 @@ class EpisodeDataset:
             if self._strict:
                 raise error
             warnings.warn(f"skipped a damaged shard: {error}", stacklevel=3)
-        self._seen.add(name)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import errno
 import json
-import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldmodel.data.columns import Columns, num_rows
+from worldmodel.data.array_file import map_array, read_array, write_array
+from worldmodel.data.columns import Column, Columns, num_rows
 from worldmodel.data.episode import Episode
 from worldmodel.errors import DatasetError
 from worldmodel.files import committed_directory
@@ -68,7 +67,7 @@ def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None
     try:
         with committed_directory(directory / name) as temporary:
             for column in arrays[0]:
-                _write_array(temporary / f"{column}.npy", [episode[column] for episode in arrays])
+                write_array(temporary / f"{column}.npy", [episode[column] for episode in arrays])
             (temporary / EPISODES_FILE).write_text(json.dumps(facts, allow_nan=False))
     except OSError as error:
         raise DatasetError(
@@ -76,21 +75,18 @@ def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None
         ) from error
 
 
-def read_num_steps(shard: Path) -> int:
-    """Steps of all episodes of a shard, from episodes.json alone."""
-    return sum(fact["num_steps"] for fact in _read_facts(shard))
-
-
 def read_shard(shard: Path, columns: Columns) -> list[Episode]:
     """The episodes of a shard; DatasetError that names the file if it is damaged or of other columns."""
-    facts = _read_facts(shard)
+    facts = read_facts(shard)
     counts = [fact["num_steps"] for fact in facts]
     arrays: list[dict[str, np.ndarray]] = [{} for _ in facts]
     for name, column in columns.items():
         path = shard / f"{name}.npy"
         rows = [num_rows(name, count) for count in counts]
         try:
-            array = _read_array(path, np.dtype(column.dtype), (sum(rows), *column.shape))
+            array = read_array(path, np.dtype(column.dtype), (sum(rows), *column.shape))
+        except MemoryError:
+            raise
         except Exception as error:  # numpy fails on a garbled header in many ways, such as a TokenError.
             raise _damaged(path, error) from error
         for episode, part in zip(arrays, np.split(array, np.cumsum(rows)[:-1]), strict=True):
@@ -109,6 +105,19 @@ def read_shard(shard: Path, columns: Columns) -> list[Episode]:
         raise _damaged(shard, error) from error
 
 
+def map_column(shard: Path, name: str, column: Column, counts: Sequence[int]) -> np.ndarray:
+    """One column of episodes of these numbers of steps, read where it is looked at.
+
+    Errors: `DatasetError` that names the file if it is damaged.
+    """
+    path = shard / f"{name}.npy"
+    rows = sum(num_rows(name, count) for count in counts)
+    try:
+        return map_array(path, np.dtype(column.dtype), (rows, *column.shape))
+    except Exception as error:  # as in `read_shard`
+        raise _damaged(path, error) from error
+
+
 def write_failure(path: Path, error: OSError) -> str:
     """What went wrong with a write, in words."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no EDQUOT.
@@ -116,38 +125,11 @@ def write_failure(path: Path, error: OSError) -> str:
     return f"cannot write to {path} ({error.strerror or error})"
 
 
-def _write_array(path: Path, parts: list[np.ndarray]) -> None:
-    # Not np.save: on a full disk its ndarray.tofile raises an OSError without an errno.
-    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
-    header = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
-    with open(path, "xb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+def read_facts(shard: Path) -> list[dict[str, Any]]:
+    """What is known of each episode of a shard: `num_steps`, `terminated`, `truncated`, `info`.
 
-
-def _read_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"its .npy version is {version}, not (1, 0)")
-        found_shape, fortran_order, found_dtype = np.lib.format.read_array_header_1_0(file)
-        if found_dtype != dtype or found_shape != shape or fortran_order:
-            raise ValueError(
-                f"it holds {found_dtype}{list(found_shape)}{' in Fortran order' if fortran_order else ''} "
-                f"instead of {dtype}{list(shape)}"
-            )
-        expected = file.tell() + math.prod(shape) * dtype.itemsize
-        size = os.fstat(file.fileno()).st_size
-        if size != expected:
-            raise ValueError(f"it has {size} bytes instead of {expected}")
-        array = np.empty(shape, dtype)
-        if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-            raise ValueError("it ends early")
-        return array
-
-
-def _read_facts(shard: Path) -> list[dict[str, Any]]:
+    Errors: `DatasetError` if it is damaged.
+    """
     path = shard / EPISODES_FILE
     try:
         facts = json.loads(path.read_bytes())

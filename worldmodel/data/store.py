@@ -29,7 +29,7 @@ from worldmodel.data.columns import (
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
     episode_arrays,
-    read_num_steps,
+    read_facts,
     read_shard,
     write_failure,
     write_shard,
@@ -54,7 +54,7 @@ class EpisodeStore:
         self._last_number = 0
         if create:
             self._create(_plain_json(info or {}))
-        self._read_description()
+        self.read_description()
         if create:
             _require_same_info(self.path, self.info, _plain_json(info or {}))
             self._remove_stale()
@@ -70,14 +70,22 @@ class EpisodeStore:
         except FileNotFoundError:
             return []
 
-    def num_steps(self, name: str) -> int:
-        """Steps of a shard, without reading them; DatasetError if it is damaged."""
-        return read_num_steps(self._shards / name)
+    def facts(self, name: str) -> list[dict[str, Any]]:
+        """What is known of each episode of a shard, without its numbers; DatasetError if it is damaged."""
+        return read_facts(self._shards / name)
+
+    def shard_path(self, name: str) -> Path:
+        """The directory of a shard."""
+        return self._shards / name
+
+    def num_bytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(path.stat().st_size for path in self._shards.glob("[!.]*/*.npy"))
 
     def read(self, name: str) -> list[Episode]:
         """The episodes of a shard; DatasetError if it is damaged."""
         if not self.columns:
-            self._read_description()  # Another process has written the first episode since.
+            self.read_description()  # Another process has written the first episode since.
         return read_shard(self._shards / name, self.columns)
 
     def holds(self, name: str) -> bool:
@@ -105,17 +113,18 @@ class EpisodeStore:
     def _require_columns(self, columns: Columns) -> None:
         """The first episode of a dataset sets its columns, the others must have the same ones."""
         if not self.columns:
-            self._read_description()
+            self.read_description()
         if not self.columns:
             try:
                 write_json(self.path / "dataset.json", _description(columns, self.info))
             except OSError as error:
                 raise DatasetError(write_failure(self.path, error)) from error
             # Two writers may get here at once; whoever comes last has set the columns for both.
-            self._read_description()
+            self.read_description()
         require_same_columns(columns, self.columns, what="the episode", where=f"the dataset {self.path}")
 
-    def _read_description(self) -> None:
+    def read_description(self) -> None:
+        """Read `dataset.json` (again). Errors: `DatasetError` if it is missing or damaged."""
         path = self.path / "dataset.json"
         try:
             description = json.loads(path.read_bytes())

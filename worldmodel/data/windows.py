@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from worldmodel.data.arena import EpisodeArena
+from worldmodel.data.mapped_arena import MappedArena
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,9 @@ class Batch:
         )
 
 
-def gather_windows(arena: EpisodeArena, steps: Int64[np.ndarray, " batch"], horizon: int) -> Batch:
+def gather_windows(
+    arena: EpisodeArena | MappedArena, steps: Int64[np.ndarray, " batch"], horizon: int
+) -> Batch:
     """The windows that start at these steps, counted from 0 over all episodes; in memory of their own."""
     rows, valid = arena.rows_of(steps, horizon)
     step_rows = rows[:, :-1]

@@ -1,0 +1,133 @@
+"""A dataset that is looked at through memory maps gives what one in memory gives, in little memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from made_episodes import assert_same_episode, assert_window, made_episode, starts_of
+
+from worldmodel.data import EpisodeDataset, mapped_arena
+from worldmodel.data import dataset as dataset_module
+from worldmodel.data.shard import write_shard
+from worldmodel.errors import DatasetError
+
+LENGTHS = [1, 2, 3, 4, 1, 7]
+
+
+@pytest.fixture
+def episodes():
+    return [
+        made_episode(number, length, terminated=number % 2 == 0, pixels=True, plan=True)
+        for number, length in enumerate(LENGTHS, start=1)
+    ]
+
+
+@pytest.fixture
+def path(tmp_path, episodes):
+    """Shards of 1, 1, 3 and 1 episodes."""
+    path = tmp_path / "walk"
+    dataset = EpisodeDataset(path, mode="a")
+    for episode in episodes[:2]:
+        dataset.append(episode)
+    for name, part in (("9" * 20 + "-a", episodes[2:5]), ("9" * 20 + "-b", episodes[5:])):
+        write_shard(path / "shards", name, part)
+    return path
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 10])
+@pytest.mark.parametrize("max_num_maps", [1, 500])
+def test_every_window_is_what_the_rule_says(path, episodes, horizon, max_num_maps, monkeypatch):
+    monkeypatch.setattr(mapped_arena, "_MAX_NUM_MAPS", max_num_maps)
+    dataset = EpisodeDataset.open(path, in_memory=False)
+    starts = starts_of(episodes)
+    assert (len(dataset), dataset.num_steps) == (len(episodes), len(starts))
+    order = np.random.default_rng(0).permutation(len(starts))  # shards in turns, not one after the other
+    batch = dataset.gather(order, horizon)
+    for row, index in enumerate(order):
+        assert_window(batch, row, *starts[index])
+    for start in range(len(starts)):  # and out of one shard at a time
+        assert_window(dataset.gather(np.array([start]), horizon), 0, *starts[start])
+
+
+def test_the_same_chance_gives_the_same_batch_as_in_memory(path):
+    batches = [
+        EpisodeDataset.open(path, in_memory=in_memory).sample(32, 3, np.random.default_rng(1))
+        for in_memory in (True, False)
+    ]
+    for name in ("state", "pixels"):
+        assert batches[0].observation[name].equal(batches[1].observation[name])
+    assert batches[0].action.equal(batches[1].action)
+
+
+def test_episodes_come_back_to_the_bit(path, episodes):
+    for found, expected in zip(EpisodeDataset.open(path, in_memory=False), episodes, strict=True):
+        assert_same_episode(found, expected)
+
+
+def test_what_others_record_since_is_taken_up(path):
+    dataset = EpisodeDataset.open(path, in_memory=False)
+    write_shard(path / "shards", "9" * 20 + "-c", [made_episode(9, 3, pixels=True, plan=True)])
+    assert dataset.refresh() == 1
+    assert dataset.episode(-1).info["number"] == 9
+    assert dataset.gather(np.array([dataset.num_steps - 3]), 2).reward[0].tolist() == [9000.5, 9001.5]
+
+
+def test_a_truncated_file_is_named_when_it_is_looked_at(path):
+    shard = sorted((path / "shards").iterdir())[2]
+    file = shard / "action.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    dataset = EpisodeDataset.open(path, in_memory=False)
+    dataset.episode(0)
+    with pytest.raises(DatasetError, match=r"cannot read .*action\.npy: it has \d+ bytes instead of"):
+        dataset.episode(2)
+
+
+def test_memory_decides_where_nobody_does(path, monkeypatch):
+    assert EpisodeDataset.open(path).in_memory
+    size = sum(file.stat().st_size for file in path.glob("shards/*/*.npy"))
+    monkeypatch.setattr(dataset_module, "available_memory_bytes", lambda: 2.0 * size - 1)
+    assert not EpisodeDataset.open(path).in_memory
+    assert EpisodeDataset(path, mode="a").in_memory
+    with pytest.raises(DatasetError, match="is in memory: leave out in_memory"):
+        EpisodeDataset(path, mode="a", in_memory=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_a_dataset_larger_than_the_memory_allowed_can_be_learned_from(tmp_path):
+    """60 MB of images, 40 MB of further memory: in memory it fails, mapped it does not."""
+    path = tmp_path / "images"
+    many = made_episode(1, 5000, pixels=True)
+    pixels = np.zeros((5001, 3, 64, 64), np.uint8)
+    pixels[:] = (np.arange(5001) % 256).astype(np.uint8)[:, None, None, None]
+    EpisodeDataset(path, mode="a").append(
+        type(many)(
+            observation={"pixels": pixels},
+            action=many.action,
+            reward=many.reward,
+            terminated=False,
+            truncated=True,
+        )
+    )
+    code = f"""
+import resource, sys
+import numpy as np
+from worldmodel.data import EpisodeDataset
+used = int(next(l for l in open("/proc/self/status") if l.startswith("VmData")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 40_000_000,) * 2)
+try:
+    dataset = EpisodeDataset.open({str(path)!r}, in_memory=sys.argv[1] == "memory")
+    chance = np.random.default_rng(0)
+    for _ in range(200):
+        batch = dataset.sample(16, 4, chance)
+    steps = (batch.reward[:, 0].numpy() - 1000.5).astype(int)
+    assert (batch.observation["pixels"][:, 0, 0, 0, 0].numpy() == steps % 256).all()
+    print("learned")
+except MemoryError:
+    print("no memory")
+"""
+    for where, expected in (("memory", "no memory"), ("mapped", "learned")):
+        process = subprocess.run(
+            [sys.executable, "-c", code, where], capture_output=True, text=True, check=True
+        )
+        assert process.stdout.strip() == expected, process.stderr

@@ -1,0 +1,63 @@
+""".npy files (version 1.0) whose dtype and shape are known before they are opened; nothing is unpickled."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+
+def write_array(path: Path, parts: list[np.ndarray]) -> None:
+    """Write the parts, one after the other, as one new array."""
+    # Not np.save: on a full disk its ndarray.tofile raises an OSError without an errno.
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    header = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
+    with open(path, "xb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+
+def read_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """The whole array, in memory. Errors: `ValueError` (or another of numpy's) if it is not of this kind."""
+    with open(path, "rb") as file:
+        _check_header(file, dtype, shape)
+        array = np.empty(shape, dtype)
+        if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
+            raise ValueError("it ends early")
+        return array
+
+
+def map_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """The array as a view of the file, read where it is looked at. Errors: as `read_array`."""
+    with open(path, "rb") as file:
+        _check_header(file, dtype, shape)
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(
+            mmap, "MADV_RANDOM"
+        ):  # windows lie anywhere: reading ahead would fetch what nobody asked for
+            mapped.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(mapped, dtype, math.prod(shape), file.tell()).reshape(shape)
+
+
+def _check_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Leaves the file where the numbers begin."""
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"its .npy version is {version}, not (1, 0)")
+    found_shape, fortran_order, found_dtype = np.lib.format.read_array_header_1_0(file)
+    if found_dtype != dtype or found_shape != shape or fortran_order:
+        raise ValueError(
+            f"it holds {found_dtype}{list(found_shape)}{' in Fortran order' if fortran_order else ''} "
+            f"instead of {dtype}{list(shape)}"
+        )
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    size = os.fstat(file.fileno()).st_size
+    if size != expected:
+        raise ValueError(f"it has {size} bytes instead of {expected}")
