@@ -104,7 +104,7 @@ def test_a_writer_killed_at_any_step_of_the_commit_leaves_all_or_nothing(tmp_pat
     path = tmp_path / "walk"
     EpisodeDataset(path, mode="a").append(episode_of(0))
     survivors = []
-    for fatal_call in range(1, 13):
+    for fatal_call in range(1, 14):
         child = os.fork()
         if child == 0:
             append_and_die(path, fatal_call)
@@ -112,10 +112,10 @@ def test_a_writer_killed_at_any_step_of_the_commit_leaves_all_or_nothing(tmp_pat
         assert status in (0, signal.SIGKILL)
         survivors.append(status == 0)
         assert_complete(path, [0])
-    # 6 columns, episodes.json, the directory, the rename, the parent directory.
-    assert survivors == [False] * 10 + [True] * 2
+    # 6 columns, episodes.json, shard.json, the directory, the rename, the parent directory.
+    assert survivors == [False] * 11 + [True] * 2
     numbers = {episode.info["number"] for episode in EpisodeDataset.open(path)}
-    assert numbers == {0, 10, 11, 12}  # Killed after the rename: whole, though never acknowledged.
+    assert numbers == {0, 11, 12, 13}  # Killed after the rename: whole, though never acknowledged.
 
 
 def test_two_writers_and_a_reader_at_once(tmp_path):

@@ -9,6 +9,7 @@ from made_episodes import assert_same_episode, made_episode
 
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.shard import write_shard
+from worldmodel.data.store import SCHEMA_VERSION
 from worldmodel.errors import DatasetError
 
 
@@ -148,8 +149,8 @@ def test_info_that_says_something_else_is_refused(path):
 def test_newer_schema_is_refused(path):
     write(path, [1])
     description = json.loads((path / "dataset.json").read_text())
-    (path / "dataset.json").write_text(json.dumps({**description, "schema_version": 2}))
-    with pytest.raises(DatasetError, match=r"schema version 2.*install a newer one"):
+    (path / "dataset.json").write_text(json.dumps({**description, "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(DatasetError, match=rf"schema version {SCHEMA_VERSION + 1}.*install a newer one"):
         EpisodeDataset.open(path)
 
 
@@ -246,6 +247,7 @@ def test_any_flipped_byte_of_a_header_is_noticed_or_harmless(path):
 def test_nan_in_a_shard_is_refused(path):
     write(path, [1])
     np.save(shards(path)[0] / "reward.npy", np.full(4, np.nan, np.float32))
+    (shards(path)[0] / "shard.json").unlink()  # which has the checksum
     with pytest.raises(DatasetError, match=r"reward is nan.*Delete the directory"):
         EpisodeDataset.open(path)
 

@@ -5,30 +5,53 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 
-def write_array(path: Path, parts: list[np.ndarray]) -> None:
-    """Write the parts, one after the other, as one new array."""
+class _Checked:
+    """A file that knows the CRC-32 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.checksum = file, 0
+
+    def write(self, content: bytes | memoryview) -> None:
+        self.checksum = zlib.crc32(content, self.checksum)
+        self._file.write(content)
+
+
+def write_array(path: Path, parts: list[np.ndarray]) -> int:
+    """Write the parts, one after the other, as one new array; returns the CRC-32 of the file."""
     # Not np.save: on a full disk its ndarray.tofile raises an OSError without an errno.
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
     header = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
     with open(path, "xb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        checked = _Checked(file)
+        np.lib.format.write_array_header_1_0(checked, header)  # type: ignore[arg-type]
         for part in parts:
-            file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+            checked.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return checked.checksum
 
 
-def read_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """The whole array, in memory. Errors: `ValueError` (or another of numpy's) if it is not of this kind."""
+def read_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], checksum: int | None) -> np.ndarray:
+    """The whole array, in memory; `checksum`, if known, is the CRC-32 of the file.
+
+    Errors: `ValueError` (or another of numpy's) if it is damaged, or not of this kind.
+    """
     with open(path, "rb") as file:
         _check_header(file, dtype, shape)
+        num_header_bytes = file.tell()
         array = np.empty(shape, dtype)
-        if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
+        content = array.reshape(-1).view(np.uint8).data
+        if file.readinto(content) != array.nbytes:  # type: ignore[attr-defined]
             raise ValueError("it ends early")
+        if checksum is not None:
+            file.seek(0)
+            if zlib.crc32(content, zlib.crc32(file.read(num_header_bytes))) != checksum:
+                raise ValueError("its bytes are not those that were written (checksum)")
         return array
 
 

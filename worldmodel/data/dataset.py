@@ -217,6 +217,9 @@ class EpisodeDataset:
     def _read(self, store: EpisodeStore, name: str) -> int:
         """Take a shard's episodes into memory; returns how many."""
         episodes = store.read(name)
+        is_known = self._knows(store, name)
+        if any(is_known):
+            episodes = [episode for episode, known in zip(episodes, is_known, strict=True) if not known]
         for episode in episodes:
             self._require_room(episode.num_steps)
         for episode in episodes:
@@ -226,6 +229,11 @@ class EpisodeDataset:
     def _map(self, store: EpisodeStore, name: str) -> int:
         """Take up where a shard's episodes lie; returns how many."""
         facts = store.facts(name)
+        is_known = self._knows(store, name)
+        if any(is_known):
+            if all(is_known):
+                return 0
+            raise DatasetError(f"{store.path} was merged while it was recorded into: open it again")
         if not store.columns:
             store.read_description()
         if self._arena is None:
@@ -238,6 +246,10 @@ class EpisodeDataset:
         )
         self._facts += [{key: fact[key] for key in ("terminated", "truncated", "info")} for fact in facts]
         return len(facts)
+
+    def _knows(self, store: EpisodeStore, name: str) -> list[bool]:
+        """Of each episode of a merged shard, whether it was read already, before it was merged."""
+        return [old in self._seen for old, count in store.replaces(name).items() for _ in range(count)]
 
     def _remember(self, episode: Episode) -> None:
         arrays = episode_arrays(episode)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from worldmodel.errors import DatasetError
 from worldmodel.files import committed_directory
 
 EPISODES_FILE = "episodes.json"
+MANIFEST_FILE = "shard.json"
 
 
 def episode_arrays(episode: Episode) -> dict[str, np.ndarray]:
@@ -49,8 +51,13 @@ def episode_from_arrays(arrays: dict[str, np.ndarray], **rest: Any) -> Episode:
     )
 
 
-def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None:
+def write_shard(
+    directory: Path, name: str, episodes: Sequence[Episode], replaces: Mapping[str, int] | None = None
+) -> None:
     """Commit the episodes (of the same columns) as the shard `directory/name`, all or none.
+
+    `replaces`: shards whose episodes these are, one shard after the other, and how many each holds: readers
+    ignore these shards from now on.
 
     When this returns, they are on the disk. DatasetError if they could not be written (a full disk, say).
     """
@@ -66,9 +73,15 @@ def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None
     arrays = [episode_arrays(episode) for episode in episodes]
     try:
         with committed_directory(directory / name) as temporary:
-            for column in arrays[0]:
-                write_array(temporary / f"{column}.npy", [episode[column] for episode in arrays])
-            (temporary / EPISODES_FILE).write_text(json.dumps(facts, allow_nan=False))
+            checksums = {
+                f"{column}.npy": write_array(temporary / f"{column}.npy", [each[column] for each in arrays])
+                for column in arrays[0]
+            }
+            content = json.dumps(facts, allow_nan=False).encode()
+            (temporary / EPISODES_FILE).write_bytes(content)
+            checksums[EPISODES_FILE] = zlib.crc32(content)
+            manifest = {"checksums": checksums, "replaces": dict(replaces or {})}
+            (temporary / MANIFEST_FILE).write_text(json.dumps(manifest))
     except OSError as error:
         raise DatasetError(
             f"{write_failure(directory, error)}; this episode is not saved, all earlier ones are safe"
@@ -78,13 +91,16 @@ def write_shard(directory: Path, name: str, episodes: Sequence[Episode]) -> None
 def read_shard(shard: Path, columns: Columns) -> list[Episode]:
     """The episodes of a shard; DatasetError that names the file if it is damaged or of other columns."""
     facts = read_facts(shard)
+    checksums = read_manifest(shard)["checksums"]
     counts = [fact["num_steps"] for fact in facts]
     arrays: list[dict[str, np.ndarray]] = [{} for _ in facts]
     for name, column in columns.items():
         path = shard / f"{name}.npy"
         rows = [num_rows(name, count) for count in counts]
         try:
-            array = read_array(path, np.dtype(column.dtype), (sum(rows), *column.shape))
+            array = read_array(
+                path, np.dtype(column.dtype), (sum(rows), *column.shape), checksums.get(path.name)
+            )
         except MemoryError:
             raise
         except Exception as error:  # numpy fails on a garbled header in many ways, such as a TokenError.
@@ -125,6 +141,25 @@ def write_failure(path: Path, error: OSError) -> str:
     return f"cannot write to {path} ({error.strerror or error})"
 
 
+def read_manifest(shard: Path) -> dict[str, Any]:
+    """`checksums` (CRC-32 of each file) and `replaces` (shards whose episodes these are, and how many each).
+
+    Both are empty for a shard of schema version 1. Errors: `DatasetError` if it is damaged.
+    """
+    path = shard / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_bytes())
+        for key in ("checksums", "replaces"):
+            entries = manifest.get(key)
+            if not isinstance(entries, dict) or not all(type(value) is int for value in entries.values()):
+                raise ValueError(f"{key!r} is no object of whole numbers")
+        return {key: manifest[key] for key in ("checksums", "replaces")}
+    except FileNotFoundError:
+        return {"checksums": {}, "replaces": {}}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
 def read_facts(shard: Path) -> list[dict[str, Any]]:
     """What is known of each episode of a shard: `num_steps`, `terminated`, `truncated`, `info`.
 
@@ -132,7 +167,11 @@ def read_facts(shard: Path) -> list[dict[str, Any]]:
     """
     path = shard / EPISODES_FILE
     try:
-        facts = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        checksum = read_manifest(shard)["checksums"].get(EPISODES_FILE)
+        if checksum is not None and zlib.crc32(content) != checksum:
+            raise ValueError("its bytes are not those that were written (checksum)")
+        facts = json.loads(content)
         if not isinstance(facts, list) or not facts:
             raise ValueError("it is no list of episodes")
         for fact in facts:

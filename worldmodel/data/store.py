@@ -1,10 +1,11 @@
 """A dataset on disk: `dataset.json` and a directory of immutable shards, that many may write at once.
 
-    DIR/dataset.json            schema version, columns, info
-    DIR/shards/<name>/          one shard (see shard.py); names sort by the time they were made
-    DIR/shards/.tmp-<name>/     a shard that is being written, or whose writer died; readers ignore it
+    DIR/dataset.json              schema version, columns, info
+    DIR/shards/<name>/            one shard (see shard.py); names sort by the time they were made
+    DIR/shards/<name>-merged/     one that holds the episodes of several others, which readers then ignore
+    DIR/shards/.tmp-<name>/       a shard that is being written, or whose writer died; readers ignore it
 
-Writers never touch each other's shards and need no lock.
+Writers never touch each other's shards and need no lock; merging takes one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from worldmodel.data.columns import (
     Columns,
@@ -30,6 +33,7 @@ from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
     episode_arrays,
     read_facts,
+    read_manifest,
     read_shard,
     write_failure,
     write_shard,
@@ -37,7 +41,8 @@ from worldmodel.data.shard import (
 from worldmodel.errors import DatasetError
 from worldmodel.files import TEMPORARY_PREFIX, fsync, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: no checksums, nothing merged
+MERGED_SUFFIX = "-merged"
 # A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
 # it means nothing on a network disk or in another container, where the writer may be alive and well.
 STALE_AFTER_S = 3600.0
@@ -52,15 +57,30 @@ class EpisodeStore:
         self.info: dict[str, Any] = {}
         self._shards = path / "shards"
         self._last_number = 0
+        self._schema_version = SCHEMA_VERSION
         if create:
             self._create(_plain_json(info or {}))
         self.read_description()
         if create:
             _require_same_info(self.path, self.info, _plain_json(info or {}))
+            if self._schema_version < SCHEMA_VERSION:  # an older release must not read what is written now
+                self._write_description(self.columns)
             self._remove_stale()
 
     def shard_names(self) -> list[str]:
         """Names of the committed shards, oldest first."""
+        names = self._all_names()
+        replaced = {old for name in names for old in self.replaces(name)}
+        return [name for name in names if name not in replaced]
+
+    def replaces(self, name: str) -> dict[str, int]:
+        """The shards whose episodes a merged one holds, and how many of each; `DatasetError` if damaged."""
+        if not name.endswith(MERGED_SUFFIX):
+            return {}
+        replaced: dict[str, int] = read_manifest(self._shards / name)["replaces"]
+        return replaced
+
+    def _all_names(self) -> list[str]:
         try:
             return sorted(
                 entry.name
@@ -100,6 +120,54 @@ class EpisodeStore:
         write_shard(self._shards, name, episodes)
         return name
 
+    def merge(self, max_bytes: int) -> int:
+        """Put neighbouring shards together into some of up to `max_bytes`; returns how many vanished.
+
+        Whenever this is killed, each episode is there once. Errors: `DatasetError` if a shard is damaged, or
+        another process merges.
+        """
+        lock = FileLock(self.path / ".merge.lock")
+        try:
+            with lock.acquire(timeout=0):
+                self._remove_replaced()
+                before = len(self._all_names())
+                for group in self._groups(max_bytes):
+                    self._merge(group)
+                    self._remove_replaced()
+                return before - len(self._all_names())
+        except Timeout as error:
+            raise DatasetError(f"another process merges {self.path}: wait for it") from error
+
+    def _groups(self, max_bytes: int) -> Iterator[list[str]]:
+        """Neighbouring shards that make one together, at least two."""
+        group: list[str] = []
+        size = 0
+        for name in [*self.shard_names(), None]:
+            more = 0 if name is None else sum(file.stat().st_size for file in (self._shards / name).iterdir())
+            if group and (name is None or size + more > max_bytes):
+                if len(group) > 1:
+                    yield group
+                group, size = [], 0
+            if name is not None:
+                group.append(name)
+                size += more
+
+    def _merge(self, names: list[str]) -> None:
+        episodes = {name: self.read(name) for name in names}
+        together = [episode for part in episodes.values() for episode in part]
+        number = names[0].split("-")[0]  # it takes the first one's place in the order
+        name = f"{number}-{os.getpid()}-{uuid.uuid4().hex[:8]}{MERGED_SUFFIX}"
+        write_shard(self._shards, name, together, {name: len(part) for name, part in episodes.items()})
+
+    def _remove_replaced(self) -> None:
+        names = self._all_names()
+        held = set(names)
+        for old in {old for name in names for old in self.replaces(name)} & held:
+            # Out of sight in one step: half a shard would look damaged.
+            gone = self._shards / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{old}"
+            (self._shards / old).rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
     def _create(self, info: dict[str, Any]) -> None:
         try:
             if not self._shards.is_dir():
@@ -115,13 +183,16 @@ class EpisodeStore:
         if not self.columns:
             self.read_description()
         if not self.columns:
-            try:
-                write_json(self.path / "dataset.json", _description(columns, self.info))
-            except OSError as error:
-                raise DatasetError(write_failure(self.path, error)) from error
+            self._write_description(columns)
             # Two writers may get here at once; whoever comes last has set the columns for both.
             self.read_description()
         require_same_columns(columns, self.columns, what="the episode", where=f"the dataset {self.path}")
+
+    def _write_description(self, columns: Columns) -> None:
+        try:
+            write_json(self.path / "dataset.json", _description(columns, self.info))
+        except OSError as error:
+            raise DatasetError(write_failure(self.path, error)) from error
 
     def read_description(self) -> None:
         """Read `dataset.json` (again). Errors: `DatasetError` if it is missing or damaged."""
@@ -134,10 +205,11 @@ class EpisodeStore:
                     f"{path} has schema version {version}; this release of worldmodel reads up to "
                     f"{SCHEMA_VERSION}: install a newer one"
                 )
-            if version != SCHEMA_VERSION:
-                raise ValueError(f"its schema version is {version!r}, not {SCHEMA_VERSION}")
+            if type(version) is not int or version < 1:
+                raise ValueError(f"its schema version is {version!r}, no whole number from 1 on")
             if not isinstance(description["info"], dict):
                 raise ValueError("'info' is not an object")
+            self._schema_version = version
             self.columns = columns_from_json(description["columns"])
             self.info = description["info"]
         except FileNotFoundError as error:

@@ -1,0 +1,172 @@
+"""Shards that are merged: every episode stays, once, whoever reads or is killed meanwhile."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from made_episodes import assert_same_episode, made_episode
+
+from worldmodel.data import EpisodeDataset
+from worldmodel.data.store import EpisodeStore
+from worldmodel.errors import DatasetError
+
+ALL = 10**9
+
+
+def numbers_of(dataset):
+    return [episode.info["number"] for episode in dataset]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Six episodes in shards of their own."""
+    path = tmp_path / "walk"
+    dataset = EpisodeDataset(path, mode="a", info={"task": "walker-walk"})
+    for number in range(1, 7):
+        dataset.append(made_episode(number, number, terminated=number % 2 == 0, plan=True))
+    return path
+
+
+def test_merged_episodes_come_back_to_the_bit_and_in_order(path):
+    before = list(EpisodeDataset.open(path))
+    store = EpisodeStore(path)
+    assert store.merge(ALL) == 5
+    assert len(store.shard_names()) == 1
+    for in_memory in (True, False):
+        after = list(EpisodeDataset.open(path, in_memory=in_memory))
+        for found, expected in zip(after, before, strict=True):
+            assert_same_episode(found, expected)
+    assert store.merge(ALL) == 0
+
+
+def test_what_is_recorded_afterwards_comes_after(path):
+    EpisodeStore(path).merge(ALL)
+    EpisodeDataset(path, mode="a").append(made_episode(7, 2, plan=True))
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6, 7]
+    assert EpisodeStore(path).merge(ALL) == 1  # what is merged can be merged again
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_shards_grow_no_larger_than_asked(path):
+    store = EpisodeStore(path)
+    sizes = [
+        sum(file.stat().st_size for file in store.shard_path(name).iterdir()) for name in store.shard_names()
+    ]
+    assert store.merge(sizes[0] + sizes[1]) > 0
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
+    assert 1 < len(store.shard_names()) < 6
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_reader_that_was_there_before_reads_nothing_twice(path, in_memory):
+    reader = EpisodeDataset.open(path, in_memory=in_memory)
+    EpisodeStore(path).merge(ALL)
+    assert reader.refresh() == 0
+    assert len(reader) == 6
+
+
+def test_a_reader_that_had_seen_some_reads_the_others(path):
+    reader = EpisodeDataset.open(path)
+    writer = EpisodeDataset(path, mode="a")
+    for number in (7, 8):
+        writer.append(made_episode(number, 3, plan=True))
+    mapped = EpisodeDataset.open(path, in_memory=False)
+    writer.append(made_episode(9, 3, plan=True))
+    EpisodeStore(path).merge(ALL)
+    assert reader.refresh() == 3
+    assert numbers_of(reader) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    with pytest.raises(DatasetError, match="was merged while it was recorded into: open it again"):
+        mapped.refresh()
+
+
+def merge_and_die(path, fatal_call):
+    """Merge in this process, and be killed at the n-th call that syncs or renames."""
+    calls = 0
+
+    def fatal(function):
+        def call(*arguments, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == fatal_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **kwargs)
+
+        return call
+
+    os.fsync, os.rename = fatal(os.fsync), fatal(os.rename)
+    try:
+        EpisodeStore(path).merge(ALL)
+        os._exit(0)
+    finally:
+        os._exit(1)  # never back into pytest, twice
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
+def test_whenever_merging_is_killed_each_episode_is_there_once(path):
+    survived = False
+    for fatal_call in range(1, 40):
+        child = os.fork()
+        if child == 0:
+            merge_and_die(path, fatal_call)
+        _, status = os.waitpid(child, 0)
+        assert status in (0, signal.SIGKILL)
+        assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
+        survived = status == 0
+        if survived:
+            break
+    assert survived
+    assert len(list((path / "shards").glob("[!.]*"))) == 1
+
+
+def test_only_one_merges(path):
+    with FileLock(path / ".merge.lock"), pytest.raises(DatasetError, match="another process merges"):
+        EpisodeStore(path).merge(ALL)
+
+
+def test_a_damaged_shard_stops_it_and_nothing_is_lost(path):
+    store = EpisodeStore(path)
+    damaged = store.shard_path(store.shard_names()[2]) / "action.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(DatasetError, match=r"cannot read .*action\.npy"):
+        store.merge(ALL)
+    with pytest.warns(UserWarning, match="skipped a damaged shard"):
+        left = EpisodeDataset(path, strict=False)
+    assert numbers_of(left) == [1, 2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["observation.state.npy", "reward.npy", "episodes.json"])
+@pytest.mark.parametrize("place", [20, -3])
+def test_a_flipped_bit_is_noticed(path, name, place):
+    shard = EpisodeStore(path).shard_path(EpisodeStore(path).shard_names()[1])
+    content = bytearray((shard / name).read_bytes())
+    content[place] ^= 1
+    (shard / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"cannot read .*{name}"):
+        EpisodeDataset.open(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"checksums": 3, "replaces": {}}', '{"checksums": {"a": "b"}}']
+)
+def test_a_damaged_manifest_is_named(path, content):
+    shard = EpisodeStore(path).shard_path(EpisodeStore(path).shard_names()[0])
+    (shard / "shard.json").write_text(content)
+    with pytest.raises(DatasetError, match=r"cannot read .*shard\.json"):
+        EpisodeDataset.open(path)
+
+
+def test_the_first_schema_is_read_and_goes_on_as_the_second(path):
+    description = json.loads((path / "dataset.json").read_text()) | {"schema_version": 1}
+    (path / "dataset.json").write_text(json.dumps(description))
+    for manifest in path.glob("shards/*/shard.json"):
+        manifest.unlink()
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
+    EpisodeDataset(path, mode="a").append(made_episode(7, 2, plan=True))
+    assert json.loads((path / "dataset.json").read_text())["schema_version"] == 2
+    assert EpisodeStore(path).merge(ALL) == 6
+    found = EpisodeDataset.open(path)
+    assert numbers_of(found) == [1, 2, 3, 4, 5, 6, 7]
+    assert np.isfinite(found.episode(3).reward).all()
