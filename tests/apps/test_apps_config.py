@@ -128,9 +128,9 @@ def test_closest_finds_the_key_behind_a_forgotten_group():
 def test_every_example_of_the_help_composes(example):
     program, *words = shlex.split(example)
     assert program == "worldmodel"
-    name = "_".join(word for word in words if "=" not in word)
-    assert name.replace("_", " ") in VERBS
-    compose_config(name, [word for word in words if "=" in word])
+    verb = next(verb for verb in VERBS if words[: len(verb.split())] == verb.split())
+    rest = VERBS[verb].overrides_of(words[len(verb.split()) :])
+    compose_config(verb.replace(" ", "_"), rest)
 
 
 @pytest.mark.parametrize("verb", VERBS)

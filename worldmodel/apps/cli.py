@@ -12,6 +12,7 @@ from worldmodel.apps.verbs import VERBS
 from worldmodel.errors import WorldModelError
 
 USER_ERROR, INTERRUPTED = 2, 130
+FAMILIES = {verb.partition(" ")[0] for verb in VERBS if " " in verb}  # `bench speed`, `data info`
 # What the machine refuses anywhere, and its owner can mend.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
@@ -61,11 +62,11 @@ def _dispatch(arguments: list[str]) -> int:
         print(_overview())
         return 0
     name, overrides = arguments[0], arguments[1:]
-    if name == "bench" and (not overrides or overrides[0] in ("-h", "--help")):
-        print("\n".join(line for line in _overview().splitlines() if line.startswith("  bench ")))
+    if name in FAMILIES and (not overrides or overrides[0] in ("-h", "--help")):
+        print("\n".join(line for line in _overview().splitlines() if line.startswith(f"  {name} ")))
         return 0
-    if name == "bench":
-        name, overrides = f"bench {overrides[0]}", overrides[1:]
+    if name in FAMILIES:
+        name, overrides = f"{name} {overrides[0]}", overrides[1:]
     if name == "--version":
         from importlib.metadata import version
 
@@ -80,6 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
     if any(word in ("-h", "--help") for word in overrides):
         print(_help(name))
         return 0
+    overrides = VERBS[name].overrides_of(overrides)
     implied = VERBS[name].implied(overrides)
     config = to_dict(compose_config(name.replace(" ", "_"), [*implied, *overrides]))
     given = {word.partition("=")[0] for word in overrides}

@@ -15,6 +15,8 @@ class Verb:
     run: Callable[[dict[str, Any], set[str]], None]
     # What some overrides imply, as overrides that stand before them.
     implied: Callable[[Sequence[str]], list[str]] = lambda overrides: []
+    # The words of the command line as overrides: some verbs take more than these.
+    overrides_of: Callable[[Sequence[str]], list[str]] = list
 
 
 def _train(config: dict[str, Any], given: set[str]) -> None:
@@ -96,6 +98,57 @@ def _bench_planners(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_planners(config)}")
 
 
+def _data_info(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.look import info
+
+    info(config)
+
+
+def _data_validate(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.look import validate
+
+    validate(config)
+
+
+def _data_split(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.rewrite import split
+
+    parts = split(config)
+    print(", ".join(f"{count} episodes in {config['output']}/{name}" for name, count in parts.items()))
+
+
+def _data_merge(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.rewrite import merge
+
+    print(f"{merge(config)} episodes in {config['output']}")
+
+
+def _data_filter(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.rewrite import keep
+
+    kept, total = keep(config)
+    print(f"{kept} of {total} episodes in {config['output']}")
+
+
+def _data_compact(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.rewrite import compact
+
+    print(f"{compact(config)} shards fewer in {config['dataset']}")
+
+
+def _conditions_as_overrides(words: Sequence[str]) -> list[str]:
+    """`'return>500'` as `where=[...]`."""
+    from worldmodel.apps.config import quoted
+    from worldmodel.apps.datasets.conditions import CONDITION
+
+    conditions = [word for word in words if CONDITION.fullmatch(word)]
+    others = [word for word in words if word not in conditions]
+    if not conditions:
+        return others
+    texts = ",".join(quoted("", condition).removeprefix("=") for condition in conditions)
+    return [*others, f"where=[{texts}]"]
+
+
 def _demo(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.demo import demo
 
@@ -144,6 +197,40 @@ VERBS = {
             "worldmodel collect checkpoint=runs/demo policy=planner episodes=20 dataset=data/cartpole",
         ),
         run=_collect,
+    ),
+    "data info": Verb(
+        summary="What a dataset holds: facts, histograms of returns and lengths, coverage.",
+        examples=("worldmodel data info dataset=data/reacher",),
+        run=_data_info,
+    ),
+    "data validate": Verb(
+        summary="Read every byte of a dataset and say what is damaged.",
+        examples=("worldmodel data validate dataset=data/reacher",),
+        run=_data_validate,
+    ),
+    "data filter": Verb(
+        summary="Copy the episodes for which conditions hold.",
+        examples=(
+            "worldmodel data filter dataset=data/reacher 'return>500' output=data/reacher-good",
+            "worldmodel data filter dataset=data/reacher 'policy==planner' 'length>=100' output=data/planned",
+        ),
+        run=_data_filter,
+        overrides_of=_conditions_as_overrides,
+    ),
+    "data split": Verb(
+        summary="Copy episodes at random into train and held-out ones.",
+        examples=("worldmodel data split dataset=data/reacher output=data/reacher-split fraction=0.2",),
+        run=_data_split,
+    ),
+    "data merge": Verb(
+        summary="Copy the episodes of several datasets into one.",
+        examples=("worldmodel data merge datasets=[data/a,data/b] output=data/both",),
+        run=_data_merge,
+    ),
+    "data compact": Verb(
+        summary="Put the small shards of a dataset together, in place, while others read and record.",
+        examples=("worldmodel data compact dataset=data/reacher",),
+        run=_data_compact,
     ),
     "export": Verb(
         summary="Measure a trained model, and write it as a small folder to pass on, with a card.",

@@ -94,6 +94,10 @@ class EpisodeStore:
         """What is known of each episode of a shard, without its numbers; DatasetError if it is damaged."""
         return read_facts(self._shards / name)
 
+    def has_checksums(self, name: str) -> bool:
+        """Whether damage of any byte of a shard is noticed when it is read."""
+        return bool(read_manifest(self._shards / name)["checksums"])
+
     def shard_path(self, name: str) -> Path:
         """The directory of a shard."""
         return self._shards / name

@@ -1,0 +1,171 @@
+"""`worldmodel data`: what it says of a dataset is so, and what it writes holds just what was asked for."""
+
+import numpy as np
+import pytest
+
+from worldmodel.apps.cli import main
+from worldmodel.apps.datasets import rewrite
+from worldmodel.apps.datasets.conditions import Condition
+from worldmodel.apps.datasets.look import Moments
+from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.store import EpisodeStore
+from worldmodel.errors import ConfigError
+
+
+def episode(number: int, num_steps: int) -> Episode:
+    """Its return is 10 * number; every action of the odd ones is at its bound."""
+    return Episode(
+        observation={"state": np.arange(2 * (num_steps + 1), dtype=np.float32).reshape(-1, 2) + number},
+        action=np.full((num_steps, 3), 1.0 if number % 2 else 0.5, np.float32),
+        reward=np.full(num_steps, 10 * number / num_steps, np.float32),
+        terminated=number % 3 == 0,
+        truncated=number % 3 != 0,
+        info={"number": number, "policy": "planner" if number > 3 else "random"},
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Episodes 1 to 6 of 4 steps, of number 6 of 8."""
+    path = tmp_path / "walk"
+    dataset = EpisodeDataset(path, mode="a", info={"task": "walker-walk", "action_repeat": 2})
+    for number in range(1, 7):
+        dataset.append(episode(number, 8 if number == 6 else 4))
+    return path
+
+
+def numbers(path) -> list[int]:
+    return [each.info["number"] for each in EpisodeDataset.open(path)]
+
+
+def test_info_tells_what_there_is(path, capsys):
+    assert main(["data", "info", f"dataset={path}"]) == 0
+    out = capsys.readouterr().out
+    for part in ("walker-walk", "6 (2 terminated)", "28", "6 shards", "return: mean 35", "float32[2]"):
+        assert part in out
+    lines = [line for line in out.splitlines() if "state[0]" in line]
+    # From 1 (the first number of episode 1) to 22 (the last of episode 6).
+    assert [word for word in lines[0].split() if word not in "│|"][1::3] == ["1", "22"]
+
+
+def test_moments_are_those_of_all_rows():
+    chance = np.random.default_rng(0)
+    rows = chance.normal(1e6, 0.5, (50, 3))  # whose squares alone would leave no digits
+    moments = Moments()
+    for part in np.split(rows, [7, 20]):
+        moments.add(part)
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.std, rows.std(0), rtol=1e-6)
+    np.testing.assert_array_equal([moments.low, moments.high], [rows.min(0), rows.max(0)])
+
+
+def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
+    assert main(["data", "validate", f"dataset={path}"]) == 0
+    assert "ok: 6 episodes in 6 shards" in capsys.readouterr().out
+    store = EpisodeStore(path)
+    name = store.shard_names()[3]
+    file = store.shard_path(name) / "reward.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    line = refused("data", "validate", f"dataset={path}")
+    assert "1 of 6 shards are damaged" in line
+    assert name in line
+    assert "the other 5 episodes are whole" in line
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (["return>30"], [4, 5, 6]),
+        (["return >= 30", "return<60"], [3, 4, 5]),
+        (["policy==random"], [1, 2, 3]),
+        (["policy!=random", "length==4"], [4, 5]),
+        (["terminated==true"], [3, 6]),
+        (["number<=2.5"], [1, 2]),
+    ],
+)
+def test_filter_keeps_what_fulfils_all_conditions(path, tmp_path, conditions, expected):
+    output = tmp_path / "kept"
+    assert main(["data", "filter", f"dataset={path}", *conditions, f"output={output}"]) == 0
+    assert numbers(output) == expected
+    assert EpisodeDataset.open(output).info == EpisodeDataset.open(path).info
+    assert len(numbers(path)) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["retrn>3"], "no 'retrn' (did you mean return?). Known: number, policy, return, length"),
+        (["policy>3"], "cannot be compared with 3 by >"),
+        (["return>1e9"], "none of the 6 episodes"),
+        ([], "a condition is missing"),
+        (["where=[return]"], "'return' is no condition"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(path, tmp_path, refused, words, expected):
+    assert expected in refused("data", "filter", f"dataset={path}", *words, f"output={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_of_conditions_are_of_their_kind():
+    values = [Condition.parse(f"x=={text}").value for text in ("3", "3.5", "true", "'a b'", "a")]
+    assert values == [3, 3.5, True, "a b", "a"]
+    with pytest.raises(ConfigError, match="is no condition"):
+        Condition.parse("return=3")
+
+
+def test_split_puts_each_episode_on_one_side(path, tmp_path, refused):
+    output = tmp_path / "parts"
+    command = ["data", "split", f"dataset={path}", "fraction=0.34", f"output={output}"]
+    assert main(command) == 0
+    train, held_out = numbers(output / "train"), numbers(output / "held-out")
+    assert (len(train), len(held_out)) == (4, 2)
+    assert sorted(train + held_out) == [1, 2, 3, 4, 5, 6]
+    assert "exists: choose another folder" in refused(*command)
+    again = tmp_path / "again"
+    assert main([*command[:-1], f"output={again}"]) == 0
+    assert numbers(again / "train") == train
+    assert main([*command[:-1], "seed=1", f"output={tmp_path / 'other'}"]) == 0
+    assert numbers(tmp_path / "other" / "held-out") != held_out
+    assert "leaves one side empty" in refused("data", "split", f"dataset={path}", "fraction=0.01", "output=x")
+
+
+def test_merge_puts_datasets_one_after_the_other_in_few_shards(path, tmp_path, refused, monkeypatch):
+    other = tmp_path / "other"
+    EpisodeDataset(other, mode="a", info={"task": "walker-walk", "seed": 3}).append(episode(9, 4))
+    output = tmp_path / "both"
+    assert main(["data", "merge", f"datasets=[{path},{other}]", f"output={output}"]) == 0
+    assert numbers(output) == [1, 2, 3, 4, 5, 6, 9]
+    assert EpisodeDataset.open(output).info == {"task": "walker-walk", "action_repeat": 2, "seed": 3}
+    assert len(EpisodeStore(output).shard_names()) == 1
+    monkeypatch.setattr(rewrite, "MAX_SHARD_BYTES", 1)
+    assert main(["data", "merge", f"datasets=[{path}]", f"output={tmp_path / 'many'}"]) == 0
+    assert len(EpisodeStore(tmp_path / "many").shard_names()) == 6
+    strange = tmp_path / "strange"
+    EpisodeDataset(strange, mode="a", info={"task": "walker-run"}).append(episode(9, 4))
+    line = refused("data", "merge", f"datasets=[{path},{strange}]", f"output={tmp_path / 'x'}")
+    assert "has task='walker-run', those before it have 'walker-walk'" in line
+    assert "must name at least one" in refused("data", "merge", f"output={tmp_path / 'x'}")
+
+
+def test_compact_leaves_one_shard(path, capsys):
+    assert main(["data", "compact", f"dataset={path}"]) == 0
+    assert "5 shards fewer" in capsys.readouterr().out
+    assert numbers(path) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("verb", ["info", "validate", "compact"])
+def test_a_folder_without_a_dataset_is_told(tmp_path, refused, verb):
+    assert "there is no dataset at" in refused("data", verb, f"dataset={tmp_path}")
+
+
+def test_an_empty_dataset_is_told(tmp_path, refused):
+    EpisodeDataset(tmp_path / "empty", mode="a")
+    assert "holds no episode yet" in refused("data", "info", f"dataset={tmp_path / 'empty'}")
+
+
+def test_an_output_that_cannot_be_written_is_told(path, tmp_path, refused):
+    (tmp_path / "file").touch()
+    output = f"output={tmp_path / 'file' / 'x'}"
+    assert "cannot write" in refused("data", "split", f"dataset={path}", "fraction=0.5", output)

@@ -1,0 +1,1 @@
+"""What `worldmodel data` does with recorded datasets."""

@@ -1,0 +1,80 @@
+"""Conditions on episodes, as people type them: `return>500`, `length==1000`, `policy==planner`."""
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worldmodel.apps.config import closest
+from worldmodel.data import Episode
+from worldmodel.errors import ConfigError
+
+CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def facts_of(episode: Episode) -> dict[str, Any]:
+    """What conditions can ask of an episode."""
+    return {
+        **episode.info,
+        "return": episode.total_reward,
+        "length": episode.num_steps,
+        "terminated": episode.terminated,
+        "truncated": episode.truncated,
+    }
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison of a fact with a value."""
+
+    name: str
+    comparison: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """Read a condition. Errors: `ConfigError` for what is none."""
+        match = CONDITION.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f"{text!r} is no condition: write a fact, a comparison and a value, such as 'return>500'"
+            )
+        name, comparison, value = match.groups()
+        return cls(name, comparison, _value(value))
+
+    def holds(self, episode: Episode) -> bool:
+        """Whether it is true of an episode. Errors: `ConfigError` for what cannot be compared."""
+        facts = facts_of(episode)
+        if self.name not in facts:
+            raise ConfigError(
+                f"episodes have no {self.name!r}{closest(self.name, list(facts))}. Known: {', '.join(facts)}"
+            )
+        fact = facts[self.name]
+        try:
+            return _COMPARE[self.comparison](fact, self.value)
+        except TypeError as error:
+            raise ConfigError(
+                f"{self.name} is {fact!r}, which cannot be compared with {self.value!r} by {self.comparison}"
+            ) from error
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip("'\"")

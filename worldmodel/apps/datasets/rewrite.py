@@ -1,0 +1,132 @@
+"""`data split`, `merge`, `filter`, `compact`: datasets made of others' episodes."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel.apps.config import positive
+from worldmodel.apps.datasets.conditions import Condition
+from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.shard import episode_arrays
+from worldmodel.data.store import EpisodeStore
+from worldmodel.errors import ConfigError, DatasetError, RunError
+from worldmodel.files import committed_directory
+
+MAX_SHARD_BYTES = 256 * 2**20
+
+
+def split(config: dict[str, Any]) -> dict[str, int]:
+    """Copy episodes at random into `output/train` and `output/held-out`; returns how many each got.
+
+    `config` is that of `configs/data_split.yaml`.
+    """
+    if not 0 < config["fraction"] < 1:
+        raise ConfigError(f"fraction={config['fraction']}: of held-out episodes; must lie between 0 and 1")
+    dataset = EpisodeDataset.open(config["dataset"])
+    num_held_out = round(config["fraction"] * len(dataset))
+    if not 0 < num_held_out < len(dataset):
+        raise ConfigError(
+            f"fraction={config['fraction']} of {len(dataset)} episodes leaves one side empty: record more"
+        )
+    order = np.random.default_rng(config["seed"]).permutation(len(dataset))
+    parts = {"train": order[num_held_out:], "held-out": order[:num_held_out]}
+    with _new_folder(config["output"]) as folder:
+        for name, indices in parts.items():
+            episodes = (dataset.episode(index) for index in sorted(indices.tolist()))
+            write_dataset(folder / name, episodes, dataset.info, total=len(indices))
+    return {name: len(indices) for name, indices in parts.items()}
+
+
+def merge(config: dict[str, Any]) -> int:
+    """Copy the episodes of several datasets into one; returns how many.
+
+    `config` is that of `configs/data_merge.yaml`. What is said of a dataset as a whole must not contradict.
+    """
+    if not config["datasets"]:
+        raise ConfigError("datasets=[]: must name at least one")
+    datasets = [EpisodeDataset.open(path) for path in config["datasets"]]
+    info: dict[str, Any] = {}
+    for path, dataset in zip(config["datasets"], datasets, strict=True):
+        for key, value in dataset.info.items():
+            if info.setdefault(key, value) != value and not isinstance(value, dict | list):
+                raise ConfigError(f"{path} has {key}={value!r}, those before it have {info[key]!r}")
+    with _new_folder(config["output"]) as folder:
+        total = sum(len(dataset) for dataset in datasets)
+        write_dataset(folder, (episode for dataset in datasets for episode in dataset), info, total=total)
+    return total
+
+
+def keep(config: dict[str, Any]) -> tuple[int, int]:
+    """Copy the episodes for which all conditions hold; returns how many these are, and of how many.
+
+    `config` is that of `configs/data_filter.yaml`.
+    """
+    if not config["where"]:
+        raise ConfigError("a condition is missing: give one or more, such as 'return>500'")
+    conditions = [Condition.parse(str(text)) for text in config["where"]]
+    dataset = EpisodeDataset.open(config["dataset"])
+    kept = [
+        index
+        for index, episode in enumerate(dataset)
+        if all(condition.holds(episode) for condition in conditions)
+    ]
+    if not kept:
+        raise ConfigError(
+            f"none of the {len(dataset)} episodes of {config['dataset']} fulfils "
+            f"{' and '.join(map(str, config['where']))}: `worldmodel data info` shows what there is"
+        )
+    with _new_folder(config["output"]) as folder:
+        write_dataset(folder, map(dataset.episode, kept), dataset.info, total=len(kept))
+    return len(kept), len(dataset)
+
+
+def compact(config: dict[str, Any]) -> int:
+    """Put small shards together in place; returns how many vanished.
+
+    `config` is that of `configs/data_compact.yaml`. Others may read and record meanwhile.
+    """
+    positive(config, "max_megabytes")
+    return EpisodeStore(Path(config["dataset"])).merge(int(config["max_megabytes"] * 2**20))
+
+
+def write_dataset(path: Path, episodes: Iterable[Episode], info: dict[str, Any], *, total: int) -> None:
+    """Write episodes as a new dataset, in shards as large as they should be. Errors: `DatasetError`."""
+    store = EpisodeStore(path, create=True, info=info)
+    with ProgressDisplay("writing", total, "episodes") as display:
+        done = 0
+        for group in _groups(episodes):
+            store.write(group)
+            done += len(group)
+            display.update(done)
+
+
+def _groups(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    group: list[Episode] = []
+    size = 0
+    for episode in episodes:
+        group.append(episode)
+        size += sum(array.nbytes for array in episode_arrays(episode).values())
+        if size >= MAX_SHARD_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+@contextmanager
+def _new_folder(output: str) -> Iterator[Path]:
+    """A folder to fill, which appears whole or not at all. Errors: `RunError` if it exists already."""
+    path = Path(output)
+    if path.exists():
+        raise RunError(f"output={output} exists: choose another folder, or delete this one")
+    try:
+        with committed_directory(path) as temporary:
+            yield temporary
+    except DatasetError:
+        raise
+    except OSError as error:
+        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
