@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from planners import CEM, DIAL, PredictiveSampling
-from worldmodel.apps.agent import ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
+from worldmodel.apps.agent import PlanningAgent, PolicyAgent
 from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent, ZeroAgent
 
 STATE_DIM, ACTION_DIM, HORIZON = 3, 2, 4
 

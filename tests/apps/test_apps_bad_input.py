@@ -172,7 +172,7 @@ def test_a_full_disk(run_copy, monkeypatch, refused, capsys, part):
     num_episodes = len(EpisodeDataset.open(run_copy / "dataset"))
     with monkeypatch.context() as full:
         if part == "episode":
-            full.setattr("worldmodel.data.shard._write_array", full_disk)
+            full.setattr("worldmodel.data.shard.write_array", full_disk)
         elif part == "checkpoint":
             full.setattr("worldmodel.training.checkpoint.save_file", full_disk)
         elif part == "metrics":
@@ -205,10 +205,20 @@ def test_an_output_that_cannot_be_written(point_run, tmp_path, refused, verb):
     [
         (["task=reacher-esay"], "did you mean reacher-easy"),
         (["policy=random"], "task= is missing"),
-        ([f"task={toy_tasks.POINT}", "policy=pink"], "no agent 'pink'"),
+        ([f"task={toy_tasks.POINT}", "policy=pink"], "no policy 'pink'"),
         ([f"task={toy_tasks.POINT}", "policy=planner"], "give checkpoint=RUN_DIR"),
         ([f"task={toy_tasks.POINT}", "episodes=0"], "episodes=0"),
         ([f"task={toy_tasks.POINT}", "num_envs=0"], "num_envs=0"),
+        ([f"task={toy_tasks.POINT}", "num_workers=0"], "num_workers=0"),
+        ([f"task={toy_tasks.POINT}", "policy='random + zero'"], "0.3 random + 0.7 planner"),
+        ([f"task={toy_tasks.POINT}", "policy='1 zero + 2 zero'"], "zero is named twice"),
+        ([f"task={toy_tasks.POINT}", "policy='0 zero + 0 random'"], "one share at least must be above 0"),
+        ([f"task={toy_tasks.POINT}", "policy=scripted"], "needs script=FILE"),
+        ([f"task={toy_tasks.POINT}", "policy=scripted", "script=nowhere.csv"], "cannot read script="),
+        ([f"task={toy_tasks.POINT}", "policy=nowhere:act"], "No module named 'nowhere'"),
+        ([f"task={toy_tasks.POINT}", "policy=toy_tasks:act"], "has no attribute 'act'"),
+        ([f"task={toy_tasks.POINT}", "policy=toy_tasks:POINT"], "is a str: it must be a function"),
+        ([f"task={toy_tasks.POINT}", "physics_state=true"], "has no MuJoCo physics state"),
     ],
 )
 def test_what_cannot_be_collected_leaves_no_dataset(tmp_path, refused, overrides, expected):

@@ -8,12 +8,13 @@ import torch
 
 import envs
 from planners import CEM, risk
-from worldmodel.apps.agent import PlanningAgent, RandomAgent
+from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.build import build_env
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.foresight import LearnedForesight, OracleForesight, oracle_scorer
 from worldmodel.apps.rollout import rollouts
+from worldmodel.apps.simple_agents import RandomAgent
 from worldmodel.apps.trained import open_run
 from worldmodel.apps.verbs import VERBS
 from worldmodel.errors import ConfigError

@@ -21,7 +21,6 @@ from worldmodel.apps.config import compose_config
 from worldmodel.apps.page import write_page
 from worldmodel.apps.statistics import latency, mean_interval
 from worldmodel.apps.trained import open_run
-from worldmodel.data import EpisodeDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 README = Path(__file__).parents[2] / "README.md"
@@ -175,56 +174,6 @@ def test_imagine_cuts_its_horizon_to_the_longest_episode(point_run, tmp_path, ca
     assert main(["imagine", f"checkpoint={point_run}", f"output={tmp_path}", "episodes=1", "horizon=21"]) == 0
     assert "horizon=21 is cut to 20" in capsys.readouterr().out
     assert json.loads((tmp_path / "imagine.json").read_text())["table"][-1]["steps"] == 20
-
-
-def test_collecting_again_adds_new_episodes(tmp_path, capsys):
-    path = tmp_path / "data"
-    command = ["collect", f"task={toy_tasks.POINT}", "env.action_repeat=1", f"dataset={path}"]
-    command += ["episodes=3", "num_envs=2"]
-    assert main(command) == 0
-    first = [episode.observation["state"].tobytes() for episode in EpisodeDataset.open(path)]
-    assert len(first) == 3
-    assert main(command) == 0
-    both = [episode.observation["state"].tobytes() for episode in EpisodeDataset.open(path)]
-    assert both[:3] == first
-    assert len(both) == len(set(both)) == 6
-    # The same commands elsewhere give the same data.
-    other = [word.replace(str(path), str(tmp_path / "other")) for word in command]
-    assert main(other) == main(other) == 0
-    found = [episode.observation["state"].tobytes() for episode in EpisodeDataset.open(tmp_path / "other")]
-    assert found == both
-    episode = EpisodeDataset.open(path).episode(0)
-    assert episode.info == {"policy": "random", "seed": 0}
-    assert episode.total_reward == pytest.approx(
-        sum(1 - np.abs(episode.observation["state"][1:, 0])), rel=1e-4
-    )
-
-
-def test_collecting_with_the_planner(point_run, tmp_path, capsys):
-    path = tmp_path / "data"
-    command = ["collect", f"checkpoint={point_run}", "policy=planner", f"dataset={path}", "episodes=2"]
-    assert main([*command, "env.action_repeat=1"]) == 0
-    episodes = list(EpisodeDataset.open(path))
-    assert [episode.info["policy"] for episode in episodes] == ["planner"] * 2
-    for episode in episodes:
-        assert episode.extra["plan_mean"].shape == episode.extra["plan_std"].shape == episode.action.shape
-        assert (episode.extra["plan_std"] > 0).all()
-    assert (
-        f"2 episodes with return {mean_interval([e.total_reward for e in episodes])}"
-        in capsys.readouterr().out
-    )
-
-
-def test_collecting_acts_as_the_model_was_trained(point_run, tmp_path, refused):
-    line = refused("collect", f"checkpoint={point_run}", "env.action_repeat=4", f"dataset={tmp_path / 'd'}")
-    assert "give env.action_repeat=1" in line
-
-
-def test_a_dataset_keeps_to_one_task(tmp_path, refused, capsys):
-    command = ["collect", f"dataset={tmp_path / 'd'}", "episodes=1", "env.action_repeat=1"]
-    assert main([*command, f"task={toy_tasks.POINT}"]) == 0
-    assert "Point-v0" in refused(*command, "task=toy_tasks:Broken-v0")
-    assert len(EpisodeDataset.open(tmp_path / "d")) == 1
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import pytest
 import toy_tasks
 from toy_tasks import Count
 
-from worldmodel.apps.agent import Decision, RandomAgent, ZeroAgent
+from worldmodel.apps.agent import Decision
 from worldmodel.apps.build import build_env
 from worldmodel.apps.rollout import Collector, rollouts
+from worldmodel.apps.simple_agents import RandomAgent, ZeroAgent
 
 ENV = {"action_repeat": 1, "observe": ["state"], "image_size": 8}
 # Different ends at different times; some coincide (step 6 of all three).

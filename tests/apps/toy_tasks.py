@@ -34,6 +34,17 @@ TINY_TRAINING = (
 )
 
 
+def push_back(observation, generator):
+    """A policy: against the position, a little at random."""
+    position = observation["state"][:, :1]
+    return -position + 0.1 * generator.standard_normal(position.shape)
+
+
+def three_actions(observation, generator):
+    """Wrong: the point has one."""
+    return np.zeros((len(observation["state"]), 3))
+
+
 class Point(gymnasium.Env):
     """Push a point to the middle; an episode could terminate, but nobody gets that far."""
 

@@ -3,7 +3,6 @@
 Every agent acts for a batch of environments at once: observations {key: (B, ...)} in, actions (B, A) out.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -43,86 +42,6 @@ class Agent(Protocol):
 
     def act(self, observation: Observation) -> Decision:
         """Decide for every environment of the batch."""
-
-
-class ZeroAgent:
-    """Always the action 0: what the task gives for nothing."""
-
-    def __init__(self, action_dim: int) -> None:
-        self._action_dim = action_dim
-
-    def reset(self, is_new: np.ndarray | None = None) -> None:
-        """Nothing to forget."""
-
-    def act(self, observation: Observation) -> Decision:
-        """0 for each environment."""
-        zeros = np.zeros((batch_size(observation), self._action_dim), np.float32)
-        return Decision(action=zeros, mean=zeros, std=zeros)
-
-
-class RandomAgent:
-    """Uniform in [-1, 1], each step anew."""
-
-    def __init__(self, action_dim: int, generator: np.random.Generator) -> None:
-        self._action_dim, self._generator = action_dim, generator
-
-    def reset(self, is_new: np.ndarray | None = None) -> None:
-        """Nothing to forget."""
-
-    def act(self, observation: Observation) -> Decision:
-        """Draw an action for each environment."""
-        shape = (batch_size(observation), self._action_dim)
-        action = self._generator.uniform(-1, 1, shape).astype(np.float32)
-        return Decision(action=action, **_around_zero(shape, 1 / math.sqrt(3)))
-
-
-class ColoredNoiseAgent:
-    """Random actions that linger: pink noise (power 1 / f) reaches further than white noise does.
-
-    Source: Eberhard et al. 2023, "Pink Noise Is All You Need"; spectrum by Timmer and Koenig 1995.
-    """
-
-    def __init__(
-        self,
-        action_dim: int,
-        generator: np.random.Generator,
-        *,
-        exponent: float = 1.0,
-        std: float = 0.6,
-        period: int = 1024,
-    ) -> None:
-        self._action_dim, self._generator, self._period, self._std = action_dim, generator, period, std
-        frequencies = np.fft.rfftfreq(period)
-        frequencies[0] = frequencies[1]
-        self._amplitudes = frequencies ** (-exponent / 2)
-        self._noise = np.empty((0, period, action_dim), np.float32)
-        self._step = np.empty(0, np.int64)
-
-    def reset(self, is_new: np.ndarray | None = None) -> None:
-        """Draw new noise for these environments."""
-        if is_new is None or not len(self._step):
-            self._step = np.empty(0, np.int64)
-            return
-        self._step[is_new] = 0
-        self._noise[is_new] = self._draw(int(is_new.sum()))
-
-    def act(self, observation: Observation) -> Decision:
-        """The next piece of each environment's noise."""
-        size = batch_size(observation)
-        if len(self._step) != size:
-            self._step, self._noise = np.zeros(size, np.int64), self._draw(size)
-        action = self._noise[np.arange(size), self._step % self._period]
-        self._step = self._step + 1
-        return Decision(action=action, **_around_zero(action.shape, self._std))
-
-    def _draw(self, size: int) -> np.ndarray:
-        shape = (size, self._action_dim, len(self._amplitudes))
-        spectrum = self._amplitudes * (
-            self._generator.standard_normal(shape) + 1j * self._generator.standard_normal(shape)
-        )
-        noise = np.fft.irfft(spectrum, n=self._period, axis=-1)
-        noise *= self._std / noise.std(axis=-1, keepdims=True)
-        return noise.swapaxes(1, 2).clip(-1, 1).astype(np.float32)
 
 
 class PolicyAgent:
@@ -215,10 +134,6 @@ class PlanningAgent:
 
     def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(device)
-
-
-def _around_zero(shape: tuple[int, ...], std: float) -> dict[str, np.ndarray]:
-    return {"mean": np.zeros(shape, np.float32), "std": np.full(shape, std, np.float32)}
 
 
 def batch_size(observation: Observation) -> int:

@@ -25,6 +25,7 @@ class ProgressDisplay:
 
     def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
         self._numbers: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
         self._title, self._total, self._unit, self._done = title, total, unit, done
         self._began, self._began_at, self._last_line = time.monotonic(), done, time.monotonic()
         self._progress = Progress(
@@ -64,6 +65,12 @@ class ProgressDisplay:
             eta = f"{(self._total - done) / rate:.0f} s" if rate > 0 else "?"
             parts = [f"{self._title}: {done}/{self._total} {self._unit}", f"ETA {eta}", text, f"{rate:.3g}/s"]
             console.print(", ".join(part for part in parts if part))
+
+    def add(self, name: str, count: int) -> None:
+        """Count something else too, and show how fast it grows."""
+        self._counts[name] = self._counts.get(name, 0) + count
+        rate = self._counts[name] / max(time.monotonic() - self._began, 1e-6)
+        self._numbers[f"{name}/s"] = f"{rate:,.0f}"
 
     def note(self, line: str) -> None:
         """A line that stays, above the bar."""

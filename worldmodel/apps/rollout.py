@@ -7,19 +7,23 @@ import numpy as np
 
 from envs import TaskVectorEnv
 from worldmodel.apps.agent import Agent
-from worldmodel.data import Episode, EpisodeBuilder
+from worldmodel.data import Episode
+from worldmodel.data.recorder import BatchRecorder
 
 
 class Collector:
     """Steps a vector environment with an agent, and hands over each episode when it ends.
 
     `env` has `AutoresetMode.DISABLED`, so that an episode's last observation is seen.
+    `records_physics`: the physics state before each action becomes the column `physics_state`.
     """
 
-    def __init__(self, env: TaskVectorEnv, seeds: list[int] | None = None) -> None:
-        self._env = env
+    def __init__(
+        self, env: TaskVectorEnv, seeds: list[int] | None = None, *, records_physics: bool = False
+    ) -> None:
+        self._env, self._records_physics = env, records_physics
         self._observation, _ = env.reset(seed=seeds)
-        self._builders = [self._builder(index) for index in range(env.num_envs)]
+        self._recorder = BatchRecorder(self._observation)
         self._is_new: np.ndarray | None = None
 
     def step(self, agent: Agent, info: dict[str, Any]) -> list[tuple[int, Episode]]:
@@ -27,30 +31,29 @@ class Collector:
 
         `info` becomes that of the episodes.
         """
+        if self._is_new is not None and self._is_new.any():  # only now: it may be the last step
+            self._observation, _ = self._env.reset(options={"reset_mask": self._is_new})
+            self._recorder.start(self._is_new, self._observation)
         agent.reset(self._is_new)
         decision = agent.act(self._observation)
+        extra = decision.columns()
+        if self._records_physics:
+            extra["physics_state"] = self._env.physics_states()
         observation, reward, terminated, truncated, _ = self._env.step(decision.action)
-        for index, builder in enumerate(self._builders):
-            builder.append(
-                decision.action[index],
-                float(reward[index]),
-                {key: value[index] for key, value in observation.items()},
-                **{name: column[index] for name, column in decision.columns().items()},
-            )
+        self._recorder.append(decision.action, reward, observation, extra)
         self._observation, self._is_new = observation, terminated | truncated
-        finished = np.flatnonzero(self._is_new).tolist()
-        episodes = [
-            (index, self._builders[index].build(terminated[index], truncated[index], info))
-            for index in finished
+        return [
+            (
+                index,
+                self._recorder.build(
+                    index,
+                    terminated=bool(terminated[index]),
+                    truncated=bool(truncated[index]),
+                    info=info,
+                ),
+            )
+            for index in np.flatnonzero(self._is_new).tolist()
         ]
-        if finished:
-            self._observation, _ = self._env.reset(options={"reset_mask": self._is_new})
-            for index in finished:
-                self._builders[index] = self._builder(index)
-        return episodes
-
-    def _builder(self, index: int) -> EpisodeBuilder:
-        return EpisodeBuilder({key: value[index] for key, value in self._observation.items()})
 
 
 def rollouts(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 import envs
-from worldmodel.apps.agent import Agent, ColoredNoiseAgent, RandomAgent
+from worldmodel.apps.agent import Agent
 from worldmodel.apps.rollout import Collector
+from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
 from worldmodel.apps.training_loop import Training
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.store import EpisodeStore

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 import envs
-from worldmodel.apps.agent import Agent, ColoredNoiseAgent, PlanningAgent, PolicyAgent, RandomAgent, ZeroAgent
+from worldmodel.apps.agent import Agent, PlanningAgent, PolicyAgent
 from worldmodel.apps.build import build_acceleration, build_device, build_planning_agent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.apps.pretrained import is_packaged, resolve
 from worldmodel.apps.run import would_import
+from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent, ZeroAgent
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import Checkpoint, load_checkpoint

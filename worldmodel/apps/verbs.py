@@ -64,7 +64,13 @@ def _collect(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.collect import collect
 
     mean = collect(config)
-    print(f"{mean.count} episodes with return {mean} in {config['dataset']}")
+    if mean is None:
+        print(
+            f"{config['dataset']} has all {config['episodes']} episodes of this collection: "
+            "raise episodes=, or give another seed="
+        )
+    else:
+        print(f"{mean.count} episodes with return {mean} in {config['dataset']}")
 
 
 def _export(config: dict[str, Any], given: set[str]) -> None:
@@ -194,7 +200,8 @@ VERBS = {
         summary="Record rollouts into a dataset.",
         examples=(
             "worldmodel collect task=reacher-easy policy=colored episodes=50 dataset=data/reacher",
-            "worldmodel collect checkpoint=runs/demo policy=planner episodes=20 dataset=data/cartpole",
+            "worldmodel collect task=cheetah-run num_envs=64 episodes=640 dataset=data/cheetah",
+            "worldmodel collect checkpoint=runs/demo policy='0.3 random + 0.7 planner' dataset=data/cartpole",
         ),
         run=_collect,
     ),

@@ -1,0 +1,233 @@
+"""collect: each episode is what its number says, whoever plays it, whatever is cut off in between."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import toy_tasks
+from processes import start
+
+import envs
+from worldmodel.apps.cli import main
+from worldmodel.apps.collection import parse_shares, turns
+from worldmodel.apps.simple_agents import MixedAgent, RandomAgent, ScriptedAgent, ZeroAgent
+from worldmodel.apps.statistics import mean_interval
+from worldmodel.data import EpisodeDataset
+
+POINT = [f"task={toy_tasks.POINT}", "env.action_repeat=1"]
+
+
+def collect(path, *overrides, expected=0):
+    assert main(["collect", f"dataset={path}", *POINT, *overrides]) == expected
+    return by_number(path)
+
+
+def by_number(path):
+    return {episode.info["number"]: episode for episode in EpisodeDataset.open(path)}
+
+
+def same(left, right):
+    """Equal to the bit, whatever the order of recording."""
+    assert left.keys() == right.keys()
+    for number, episode in left.items():
+        for name in ("action", "reward"):
+            np.testing.assert_array_equal(getattr(episode, name), getattr(right[number], name))
+        np.testing.assert_array_equal(episode.observation["state"], right[number].observation["state"])
+        assert episode.info == right[number].info
+
+
+def test_the_same_command_records_nothing_twice_and_more_go_on(tmp_path, capsys):
+    first = collect(tmp_path / "a", "episodes=3", "num_envs=2")
+    assert sorted(first) == [0, 1, 2]
+    assert len({episode.observation["state"].tobytes() for episode in first.values()}) == 3
+    same(collect(tmp_path / "a", "episodes=3", "num_envs=2"), first)
+    assert "has all 3 episodes of this collection" in capsys.readouterr().out
+    more = collect(tmp_path / "a", "episodes=5", "num_envs=2")
+    same({number: more[number] for number in first}, first)
+    same(collect(tmp_path / "b", "episodes=5", "num_envs=2"), more)
+
+
+def test_another_seed_is_another_collection_in_the_same_dataset(tmp_path):
+    collect(tmp_path / "a", "episodes=2")
+    assert main(["collect", f"dataset={tmp_path / 'a'}", *POINT, "episodes=2", "seed=1"]) == 0
+    episodes = list(EpisodeDataset.open(tmp_path / "a"))
+    assert len({episode.observation["state"].tobytes() for episode in episodes}) == 4
+    assert len({episode.info["collection"] for episode in episodes}) == 2
+
+
+def test_workers_change_nothing(tmp_path):
+    alone = collect(tmp_path / "one", "episodes=7", "num_envs=2", "policy=colored")
+    same(collect(tmp_path / "two", "episodes=7", "num_envs=2", "policy=colored", "num_workers=2"), alone)
+
+
+def test_killed_at_any_moment_it_goes_on_to_just_what_was_asked_for(tmp_path):
+    chance = np.random.default_rng(0)
+    path = tmp_path / "killed"
+    command = [f"dataset={path}", *POINT, "episodes=400", "num_envs=4", "policy=colored"]
+    num_before = 0
+    for _ in range(4):
+        process = start("collect", *command)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(path.glob("shards/[!.]*"))) > num_before:
+                break
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        num_now = len(by_number(path))
+        assert num_now > num_before or num_now == 400
+        num_before = num_now
+    killed = collect(path, *command[3:])
+    assert len(EpisodeDataset.open(path)) == 400  # none twice
+    assert main(["data", "validate", f"dataset={path}"]) == 0
+    same(killed, collect(tmp_path / "whole", *command[3:]))
+
+
+def test_ctrl_c_ends_all_workers_and_says_nothing_wrong(tmp_path):
+    path = tmp_path / "data"
+    arguments = [f"dataset={path}", *POINT, "episodes=100000", "num_workers=2", "num_envs=2"]
+    process = start("collect", *arguments)
+    deadline = time.monotonic() + 60
+    while not list(path.glob("shards/[!.]*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    num_episodes = len(EpisodeDataset.open(path))
+    time.sleep(0.5)
+    assert len(EpisodeDataset.open(path)) == num_episodes > 0  # nobody goes on in the background
+
+
+def test_a_mixture_gives_each_its_share(tmp_path):
+    found = collect(tmp_path / "a", "episodes=8", "num_envs=3", "policy='0.25 zero + 0.75 random'")
+    policies = [found[number].info["policy"] for number in sorted(found)]
+    assert policies.count("zero") == 2
+    for episode in found.values():
+        assert (episode.info["policy"] == "zero") == (not episode.action.any())
+
+
+def test_shares_are_kept_from_the_beginning():
+    shares = parse_shares("1 a + 2 b + 1 c")
+    assert shares == {"a": 0.25, "b": 0.5, "c": 0.25}
+    order = turns(shares, 40)
+    for count in range(1, 41):
+        for policy, share in shares.items():
+            assert abs(order[:count].count(policy) - share * count) < 1
+    assert parse_shares("planner") == {"planner": 1.0}
+
+
+def test_a_mixed_agent_asks_each_for_its_own_rows():
+    scripted = ScriptedAgent(np.array([[0.1], [0.2], [0.3]], np.float32), 1)
+    agent = MixedAgent([(scripted, np.array([0, 2])), (ZeroAgent(1), np.array([1]))])
+    observation = {"state": np.zeros((3, 2), np.float32)}
+    agent.reset(None)
+    assert agent.act(observation).action[:, 0] == pytest.approx([0.1, 0, 0.1])
+    agent.reset(np.array([True, False, False]))
+    assert agent.act(observation).action[:, 0] == pytest.approx([0.1, 0, 0.2])
+    agent.reset(np.zeros(3, bool))
+    decision = agent.act(observation)
+    assert decision.action[:, 0] == pytest.approx([0.2, 0, 0.3])
+    noisy = MixedAgent([(RandomAgent(1, np.random.default_rng(0)), np.arange(3))]).act(observation)
+    assert noisy.std == pytest.approx(np.full((3, 1), 3**-0.5))
+
+
+@pytest.mark.parametrize("kind", ["csv", "npy"])
+def test_a_script_is_played_over_and_over(tmp_path, kind):
+    actions = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+    path = tmp_path / f"script.{kind}"
+    if kind == "csv":
+        np.savetxt(path, actions, delimiter=",")
+    else:
+        np.save(path, actions)
+    found = collect(tmp_path / "a", "episodes=2", "policy=scripted", f"script={path}")
+    for episode in found.values():
+        expected = np.tile(actions, (3, 1))[: episode.num_steps]
+        np.testing.assert_allclose(episode.action, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("content", ["", "1,2\n3,4\n", "nan\n", "what\n"])
+def test_a_script_that_does_not_fit_is_refused(tmp_path, refused, content):
+    script = tmp_path / "script.csv"
+    script.write_text(content)
+    line = refused("collect", *POINT, f"dataset={tmp_path / 'a'}", "policy=scripted", f"script={script}")
+    assert f"script={script}" in line
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_function_of_the_users_acts(tmp_path, refused):
+    found = collect(tmp_path / "a", "episodes=4", "num_envs=2", "policy=toy_tasks:push_back")
+    for episode in found.values():
+        position = episode.observation["state"][:-1, :1]
+        assert np.abs(episode.action + position.clip(-1, 1)).max() < 0.6
+    line = refused("collect", *POINT, f"dataset={tmp_path / 'b'}", "policy=toy_tasks:three_actions")
+    assert "three_actions returned shape (1, 3): it must return finite actions (1, 1)" in line
+
+
+def test_an_episode_can_be_set_up_again_to_the_bit(tmp_path):
+    path = tmp_path / "a"
+    overrides = ["task=reacher-easy", "episodes=3", "num_envs=2", "physics_state=true", "policy=colored"]
+    assert main(["collect", f"dataset={path}", *overrides]) == 0
+    env = envs.make("reacher-easy", action_repeat=2)
+    for episode in EpisodeDataset.open(path):
+        observation, _ = env.reset(seed=episode.info["seed"])
+        np.testing.assert_array_equal(observation["state"], episode.observation["state"][0])
+        for step in (0, 137, 498):
+            env.set_physics_state(episode.extra["physics_state"][step])
+            observation, reward, *_ = env.step(episode.action[step])
+            np.testing.assert_array_equal(observation["state"], episode.observation["state"][step + 1])
+            assert reward == episode.reward[step]
+
+
+def test_the_dataset_says_how_it_came_about(tmp_path):
+    path = tmp_path / "a"
+    assert main(["collect", f"dataset={path}", "task=cup-catch", "episodes=1"]) == 0
+    info = EpisodeDataset.open(path).info
+    assert info["task"] == "ball-in-cup-catch"
+    assert info["control_period_s"] == pytest.approx(0.04)
+    assert "float32" in info["spaces"]["observation"]
+    assert set(info["made_with"]["packages"]) >= {"mujoco", "torch"}
+    assert "image_quality" not in info
+
+
+def test_images_say_how_they_were_drawn(tmp_path):
+    path = tmp_path / "a"
+    observe = ["env.observe=[state,pixels]", "env.image_size=16", "env.action_repeat=50"]
+    assert main(["collect", f"dataset={path}", "task=pendulum-swingup", "episodes=1", *observe]) == 0
+    dataset = EpisodeDataset.open(path)
+    assert dataset.columns["observation.pixels"].shape == (3, 16, 16)
+    assert dataset.info["image_quality"] == {
+        "num_samples": 0,
+        "shadow_map_size": 0,
+        "has_reflections": False,
+    }
+
+
+def test_collecting_with_the_planner(point_run, tmp_path, capsys):
+    path = tmp_path / "data"
+    command = ["collect", f"checkpoint={point_run}", "policy=planner", f"dataset={path}", "episodes=2"]
+    assert main([*command, "env.action_repeat=1"]) == 0
+    episodes = list(EpisodeDataset.open(path))
+    assert [episode.info["policy"] for episode in episodes] == ["planner"] * 2
+    for episode in episodes:
+        assert episode.extra["plan_mean"].shape == episode.extra["plan_std"].shape == episode.action.shape
+        assert (episode.extra["plan_std"] > 0).all()
+    assert (
+        f"2 episodes with return {mean_interval([e.total_reward for e in episodes])}"
+        in capsys.readouterr().out
+    )
+
+
+def test_collecting_acts_as_the_model_was_trained(point_run, tmp_path, refused):
+    line = refused("collect", f"checkpoint={point_run}", "env.action_repeat=4", f"dataset={tmp_path / 'd'}")
+    assert "give env.action_repeat=1" in line
+
+
+def test_a_dataset_keeps_to_one_task(tmp_path, refused):
+    command = ["collect", f"dataset={tmp_path / 'd'}", "episodes=1", "env.action_repeat=1"]
+    assert main([*command, f"task={toy_tasks.POINT}"]) == 0
+    assert "Point-v0" in refused(*command, "task=toy_tasks:Broken-v0")
+    assert len(EpisodeDataset.open(tmp_path / "d")) == 1

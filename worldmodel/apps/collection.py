@@ -1,0 +1,221 @@
+"""What `collect` records, episode by episode: which policy acts, from which start, by which chance.
+
+Episode k of a collection is the same whoever plays it: its start depends on the seed and k, and the chance of
+what acts on the seed and the group of `num_envs` episodes that share a batch.
+"""
+
+import hashlib
+import importlib
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+import envs
+from worldmodel.apps.agent import Agent
+from worldmodel.apps.build import action_dim, build_env
+from worldmodel.apps.rollout import Collector
+from worldmodel.apps.simple_agents import FunctionAgent, MixedAgent, ScriptedAgent
+from worldmodel.apps.trained import AGENTS, TrainedRun, make_agent, open_accelerated
+from worldmodel.data import Episode
+from worldmodel.errors import ConfigError
+
+_SHARE = re.compile(r"\s*(?:(\d*\.?\d+)\s+)?(\S+)\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Everything that decides what is recorded; `config` is that of `configs/collect.yaml`, checked here.
+
+    Errors: `ConfigError`, `EnvError` or `CheckpointError` for a user's mistake.
+    """
+
+    config: dict[str, Any]
+    shares: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shares", parse_shares(self.config["policy"]))
+
+    @cached_property
+    def run(self) -> TrainedRun | None:
+        """The trained run that acts, if one does."""
+        return open_accelerated(self.config)
+
+    @cached_property
+    def task(self) -> str:
+        """What is recorded, as it was typed."""
+        task = self.config["task"] or (self.run.task if self.run else None)
+        if task is None:
+            raise ConfigError(
+                "task= is missing: name a task, such as task=cartpole-swingup, or give checkpoint="
+            )
+        return str(task)
+
+    @cached_property
+    def env(self) -> envs.TaskVectorEnv:
+        """The environments of a group."""
+        return build_env(
+            self.task,
+            self.config["env"],
+            num_envs=self.config["num_envs"],
+            seed=0,  # each episode has a seed of its own
+            camera=self.config["camera"],
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """A short name for all that decides what is recorded: the same command records the same."""
+        kept = {
+            key: self.config.get(key)
+            for key in ("policy", "checkpoint", "script", "seed", "num_envs", "env", "camera", "planner")
+        }
+        text = json.dumps(kept | {"task": envs.canonical_task(self.task)}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def policy_of(self, index: int) -> str:
+        """Which policy acts in an episode: so that each has had its share after any number of episodes."""
+        return self._turns[index]
+
+    @cached_property
+    def num_groups(self) -> int:
+        """Groups of `num_envs` episodes, the last of which may not be wanted whole."""
+        return math.ceil(self.config["episodes"] / self.config["num_envs"])
+
+    @cached_property
+    def _turns(self) -> list[str]:
+        return turns(self.shares, self.num_groups * self.config["num_envs"])
+
+    def agent(self, group: int) -> Agent:
+        """What acts in a group of episodes."""
+        num_envs = self.config["num_envs"]
+        policies = [self.policy_of(index) for index in range(group * num_envs, (group + 1) * num_envs)]
+        rows = {
+            policy: np.array([row for row, name in enumerate(policies) if name == policy])
+            for policy in dict.fromkeys(policies)
+        }
+        agents = {policy: self.agent_of(policy, group) for policy in rows}
+        if len(agents) == 1:
+            return next(iter(agents.values()))
+        return MixedAgent([(agents[policy], rows[policy]) for policy in rows])
+
+    def play(self, group: int, wanted: set[int]) -> Iterator[tuple[int, Episode]]:
+        """The `wanted` ones of a group's episodes, as they end, with their numbers."""
+        first = group * self.config["num_envs"]
+        numbers = range(first, first + self.config["num_envs"])
+        collector = Collector(
+            self.env,
+            [self.start_seed(number) for number in numbers],
+            records_physics=self.config["physics_state"],
+        )
+        agent = self.agent(group)
+        left = wanted & set(numbers)
+        played: set[int] = set()
+        while left - played:
+            for row, episode in collector.step(agent, {}):
+                number = numbers[row]
+                if number in left and number not in played:
+                    played.add(number)
+                    yield number, replace(episode, info=self.info(number))
+
+    def close(self) -> None:
+        """Free the environments, if there are any."""
+        if "env" in self.__dict__:
+            self.env.close()
+
+    def start_seed(self, number: int) -> int:
+        """The seed of an episode's start: `env.reset(seed=...)` gives it again."""
+        return int(np.random.SeedSequence([self.config["seed"], number]).generate_state(1)[0])
+
+    def info(self, number: int) -> dict[str, Any]:
+        """What is known of an episode beforehand."""
+        return {
+            "policy": self.policy_of(number),
+            "seed": self.start_seed(number),
+            "collection": self.identity,
+            "number": number,
+        }
+
+    def agent_of(self, policy: str, group: int) -> Agent:
+        """One of the policies, with its chance in a group of episodes."""
+        sequence = np.random.SeedSequence([self.config["seed"], group, crc32(policy.encode())])
+        seed = int(sequence.generate_state(1)[0])
+        dim = action_dim(self.env)
+        if policy == "scripted":
+            return ScriptedAgent(self._script, dim)
+        if ":" in policy:
+            return FunctionAgent(self._function(policy), dim, np.random.default_rng(seed))
+        if policy not in AGENTS:
+            further = "scripted (script=FILE), or module:function"
+            raise ConfigError(f"there is no policy {policy!r}. Known: {', '.join(AGENTS)}, {further}")
+        return make_agent(policy, dim, seed=seed, run=self.run, planner_config=self.config.get("planner"))
+
+    @cached_property
+    def _script(self) -> np.ndarray:
+        path = self.config["script"]
+        if path is None:
+            raise ConfigError(
+                "policy=scripted needs script=FILE: actions as .npy or .csv, a row for each step"
+            )
+        try:
+            if Path(path).suffix == ".npy":
+                actions = np.load(path, allow_pickle=False)
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # an empty file is told below
+                    actions = np.loadtxt(path, delimiter=",", ndmin=2)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read script={path}: {error}") from error
+        dim = action_dim(self.env)
+        if actions.ndim != 2 or actions.shape[1] != dim or not len(actions) or not np.isfinite(actions).all():
+            raise ConfigError(
+                f"script={path} holds {actions.shape}: it needs rows of {dim} finite numbers, one a step"
+            )
+        return actions.astype(np.float32).clip(-1, 1)
+
+    def _function(self, policy: str) -> Callable[..., Any]:
+        module, _, name = policy.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"policy={policy}: {error}") from error
+        if not callable(function):
+            raise ConfigError(f"policy={policy} is a {type(function).__name__}: it must be a function")
+        return function  # type: ignore[no-any-return]
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """`random`, or `0.3 random + 0.7 planner`: policies and how often each acts, summing to 1."""
+    shares: dict[str, float] = {}
+    for part in str(text).split("+"):
+        match = _SHARE.fullmatch(part)
+        if match is None or (match[1] is None and "+" in text):
+            raise ConfigError(
+                f"policy={text}: write one policy, or shares of several: 0.3 random + 0.7 planner"
+            )
+        if match[2] in shares:
+            raise ConfigError(f"policy={text}: {match[2]} is named twice")
+        shares[match[2]] = 1.0 if match[1] is None else float(match[1])
+    total = sum(shares.values())
+    if not total > 0:
+        raise ConfigError(f"policy={text}: one share at least must be above 0")
+    return {policy: share / total for policy, share in shares.items()}
+
+
+def turns(shares: dict[str, float], count: int) -> list[str]:
+    """Who acts in the first `count` episodes: always who lags furthest behind its share."""
+    done = dict.fromkeys(shares, 0)
+    order = []
+    for total in range(1, count + 1):
+        behind = {policy: share * total - done[policy] for policy, share in shares.items()}
+        policy = max(behind, key=behind.__getitem__)
+        done[policy] += 1
+        order.append(policy)
+    return order
