@@ -21,9 +21,9 @@ LINE_EVERY_S = 30.0
 
 
 class ProgressDisplay:
-    """Counts up to `total` `unit`s and shows the newest numbers beside the bar."""
+    """Counts up to `total` `unit`s (None: nobody knows), and shows the newest numbers beside the bar."""
 
-    def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
+    def __init__(self, title: str, total: int | None, unit: str, *, done: int = 0) -> None:
         self._numbers: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._title, self._total, self._unit, self._done = title, total, unit, done
@@ -62,8 +62,14 @@ class ProgressDisplay:
         self._progress.update(self._task, completed=done, numbers=f"{text}  {rate:.0f} {self._unit}/s")
         if not console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
-            eta = f"{(self._total - done) / rate:.0f} s" if rate > 0 else "?"
-            parts = [f"{self._title}: {done}/{self._total} {self._unit}", f"ETA {eta}", text, f"{rate:.3g}/s"]
+            total = self._total
+            eta = f"{(total - done) / rate:.0f} s" if total is not None and rate > 0 else "?"
+            parts = [
+                f"{self._title}: {done}/{'?' if total is None else total} {self._unit}",
+                f"ETA {eta}",
+                text,
+                f"{rate:.3g}/s",
+            ]
             console.print(", ".join(part for part in parts if part))
 
     def add(self, name: str, count: int) -> None:

@@ -142,6 +142,18 @@ def _data_compact(config: dict[str, Any], given: set[str]) -> None:
     print(f"{compact(config)} shards fewer in {config['dataset']}")
 
 
+def _data_export(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.exchange import export_dataset
+
+    print(f"{export_dataset(config)} episodes in {config['output']}")
+
+
+def _data_import(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.datasets.exchange import import_dataset
+
+    print(f"{import_dataset(config)} episodes in {config['output']}")
+
+
 def _conditions_as_overrides(words: Sequence[str]) -> list[str]:
     """`'return>500'` as `where=[...]`."""
     from worldmodel.apps.config import quoted
@@ -238,6 +250,21 @@ VERBS = {
         summary="Put the small shards of a dataset together, in place, while others read and record.",
         examples=("worldmodel data compact dataset=data/reacher",),
         run=_data_compact,
+    ),
+    "data export": Verb(
+        summary="Write a dataset in another format: Minari, LeRobot v3, stable-worldmodel.",
+        examples=(
+            "worldmodel data export dataset=data/reacher format=minari output=minari/reacher/random-v0",
+        ),
+        run=_data_export,
+    ),
+    "data import": Verb(
+        summary="Copy a dataset of another format into a new one of ours.",
+        examples=(
+            "worldmodel data import source=minari/reacher/random-v0 format=minari output=data/reacher "
+            "task=reacher-easy",
+        ),
+        run=_data_import,
     ),
     "export": Verb(
         summary="Measure a trained model, and write it as a small folder to pass on, with a card.",

@@ -34,7 +34,7 @@ def split(config: dict[str, Any]) -> dict[str, int]:
         )
     order = np.random.default_rng(config["seed"]).permutation(len(dataset))
     parts = {"train": order[num_held_out:], "held-out": order[:num_held_out]}
-    with _new_folder(config["output"]) as folder:
+    with new_folder(config["output"]) as folder:
         for name, indices in parts.items():
             episodes = (dataset.episode(index) for index in sorted(indices.tolist()))
             write_dataset(folder / name, episodes, dataset.info, total=len(indices))
@@ -54,7 +54,7 @@ def merge(config: dict[str, Any]) -> int:
         for key, value in dataset.info.items():
             if info.setdefault(key, value) != value and not isinstance(value, dict | list):
                 raise ConfigError(f"{path} has {key}={value!r}, those before it have {info[key]!r}")
-    with _new_folder(config["output"]) as folder:
+    with new_folder(config["output"]) as folder:
         total = sum(len(dataset) for dataset in datasets)
         write_dataset(folder, (episode for dataset in datasets for episode in dataset), info, total=total)
     return total
@@ -79,7 +79,7 @@ def keep(config: dict[str, Any]) -> tuple[int, int]:
             f"none of the {len(dataset)} episodes of {config['dataset']} fulfils "
             f"{' and '.join(map(str, config['where']))}: `worldmodel data info` shows what there is"
         )
-    with _new_folder(config["output"]) as folder:
+    with new_folder(config["output"]) as folder:
         write_dataset(folder, map(dataset.episode, kept), dataset.info, total=len(kept))
     return len(kept), len(dataset)
 
@@ -93,8 +93,13 @@ def compact(config: dict[str, Any]) -> int:
     return EpisodeStore(Path(config["dataset"])).merge(int(config["max_megabytes"] * 2**20))
 
 
-def write_dataset(path: Path, episodes: Iterable[Episode], info: dict[str, Any], *, total: int) -> None:
-    """Write episodes as a new dataset, in shards as large as they should be. Errors: `DatasetError`."""
+def write_dataset(
+    path: Path, episodes: Iterable[Episode], info: dict[str, Any], *, total: int | None
+) -> None:
+    """Write episodes (`total`, if it is known) as a new dataset, in shards as large as they should be.
+
+    Errors: `DatasetError`.
+    """
     store = EpisodeStore(path, create=True, info=info)
     with ProgressDisplay("writing", total, "episodes") as display:
         done = 0
@@ -118,7 +123,7 @@ def _groups(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
 
 
 @contextmanager
-def _new_folder(output: str) -> Iterator[Path]:
+def new_folder(output: str) -> Iterator[Path]:
     """A folder to fill, which appears whole or not at all. Errors: `RunError` if it exists already."""
     path = Path(output)
     if path.exists():

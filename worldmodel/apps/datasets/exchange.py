@@ -1,0 +1,52 @@
+"""`data export` and `data import`: datasets of other formats, written and read."""
+
+from pathlib import Path
+from typing import Any
+
+from worldmodel.apps.config import closest
+from worldmodel.apps.datasets.rewrite import new_folder, write_dataset
+from worldmodel.data import EpisodeDataset
+from worldmodel.data.formats import FORMATS, Format, dataset_format
+from worldmodel.errors import ConfigError, RunError
+
+
+def export_dataset(config: dict[str, Any]) -> int:
+    """Write a dataset in another format; returns how many episodes it holds.
+
+    `config` is that of `configs/data_export.yaml`.
+    Errors: `ConfigError` for an unknown format; `DatasetError` for what a format cannot hold.
+    """
+    found = _format(config["format"])
+    output = Path(config["output"])
+    if output.exists():
+        raise RunError(f"output={output} exists: choose another one, or delete it")
+    dataset = EpisodeDataset.open(config["dataset"])
+    try:
+        found.write(output, dataset, dataset.info)
+    except OSError as error:
+        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
+    return len(dataset)
+
+
+def import_dataset(config: dict[str, Any]) -> int:
+    """Copy a dataset of another format into a new one of ours; returns how many episodes it holds.
+
+    `config` is that of `configs/data_import.yaml`. What is given of `task`, `action_repeat` and
+    `control_period_s` is what formats do not know.
+    Errors: as `export_dataset`, and `DatasetError` for a damaged one.
+    """
+    found = _format(config["format"])
+    info, episodes = found.read(Path(config["source"]))
+    given = {key: config[key] for key in ("task", "action_repeat", "control_period_s")}
+    info |= {key: value for key, value in given.items() if value is not None}
+    with new_folder(config["output"]) as folder:
+        write_dataset(folder, episodes, info, total=None)
+    return len(EpisodeDataset.open(config["output"]))
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigError(
+            f"there is no format {name!r}{closest(name, list(FORMATS))}. Known: {', '.join(FORMATS)}"
+        )
+    return dataset_format(name)
