@@ -206,6 +206,19 @@ def test_images_say_how_they_were_drawn(tmp_path):
     }
 
 
+def test_images_can_be_compressed(tmp_path):
+    observe = ["env.observe=[pixels]", "env.image_size=32", "env.action_repeat=50"]
+    found = {}
+    for compress in ("true", "false"):
+        path = tmp_path / compress
+        command = ["collect", f"dataset={path}", "task=pendulum-swingup", "episodes=1", *observe]
+        assert main([*command, f"compress_pixels={compress}"]) == 0
+        (found[compress],) = EpisodeDataset.open(path)
+        assert bool(list(path.glob("shards/*/observation.pixels.zlib"))) == (compress == "true")
+    images = [found[compress].observation["pixels"] for compress in ("true", "false")]
+    np.testing.assert_array_equal(*images)
+
+
 def test_collecting_with_the_planner(point_run, tmp_path, capsys):
     path = tmp_path / "data"
     command = ["collect", f"checkpoint={point_run}", "policy=planner", f"dataset={path}", "episodes=2"]

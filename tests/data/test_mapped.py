@@ -10,6 +10,7 @@ from made_episodes import assert_same_episode, assert_window, made_episode, star
 from worldmodel.data import EpisodeDataset, mapped_arena
 from worldmodel.data import dataset as dataset_module
 from worldmodel.data.shard import write_shard
+from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
 
 LENGTHS = [1, 2, 3, 4, 1, 7]
@@ -85,7 +86,7 @@ def test_a_truncated_file_is_named_when_it_is_looked_at(path):
 
 def test_memory_decides_where_nobody_does(path, monkeypatch):
     assert EpisodeDataset.open(path).in_memory
-    size = sum(file.stat().st_size for file in path.glob("shards/*/*.npy"))
+    size = EpisodeStore(path).num_memory_bytes()
     monkeypatch.setattr(dataset_module, "available_memory_bytes", lambda: 2.0 * size - 1)
     assert not EpisodeDataset.open(path).in_memory
     assert EpisodeDataset(path, mode="a").in_memory

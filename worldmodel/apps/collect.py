@@ -100,11 +100,8 @@ def _played(collection: Collection, missing: dict[int, set[int]]) -> Iterator[tu
     """Return and steps of each episode, once it is recorded."""
     num_workers = min(collection.config["num_workers"], len(missing))
     if num_workers == 1:
-        store = EpisodeStore(Path(collection.config["dataset"]), create=True)
         for group, numbers in missing.items():
-            for _, episode in collection.play(group, numbers):
-                store.write([episode])
-                yield episode.total_reward, episode.num_steps
+            yield from _recorded(collection, group, numbers)
         return
     context = multiprocessing.get_context("spawn")  # forks would share OpenGL's and torch's threads
     with ProcessPoolExecutor(
@@ -132,9 +129,13 @@ def _begin_work(config: dict[str, Any]) -> None:
 
 def _work(group: int, numbers: set[int]) -> list[tuple[float, int]]:
     assert _worker is not None
-    store = EpisodeStore(Path(_worker.config["dataset"]), create=True)
-    played = []
-    for _, episode in _worker.play(group, numbers):
-        store.write([episode])
-        played.append((episode.total_reward, episode.num_steps))
-    return played
+    return list(_recorded(_worker, group, numbers))
+
+
+def _recorded(collection: Collection, group: int, numbers: set[int]) -> Iterator[tuple[float, int]]:
+    """Play a group's episodes; return and steps of each, once it is on the disk."""
+    config = collection.config
+    store = EpisodeStore(Path(config["dataset"]), create=True)
+    for _, episode in collection.play(group, numbers):
+        store.write([episode], compresses_pixels=config["compress_pixels"])
+        yield episode.total_reward, episode.num_steps

@@ -59,14 +59,20 @@ def map_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray
     """The array as a view of the file, read where it is looked at. Errors: as `read_array`."""
     with open(path, "rb") as file:
         _check_header(file, dtype, shape)
-        if not math.prod(shape):
-            return np.empty(shape, dtype)
+        start = file.tell()
+    return map_bytes(path)[start:].view(dtype).reshape(shape)
+
+
+def map_bytes(path: Path) -> np.ndarray:
+    """A file's bytes as a view of it, read where it is looked at."""
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return np.empty(0, np.uint8)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(
-            mmap, "MADV_RANDOM"
-        ):  # windows lie anywhere: reading ahead would fetch what nobody asked for
-            mapped.madvise(mmap.MADV_RANDOM)
-        return np.frombuffer(mapped, dtype, math.prod(shape), file.tell()).reshape(shape)
+    if hasattr(mmap, "MADV_RANDOM"):
+        # Windows lie anywhere: reading ahead would fetch what nobody asked for.
+        mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def _check_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:

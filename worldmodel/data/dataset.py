@@ -210,9 +210,9 @@ class EpisodeDataset:
             yield self.gather(np.arange(first, min(first + batch_size, self.num_steps)), horizon)
 
     def _fits_memory(self) -> bool:
-        return (
-            self._store is None or self._store.num_bytes() <= _MAX_MEMORY_FRACTION * available_memory_bytes()
-        )
+        if self._store is None:
+            return True
+        return self._store.num_memory_bytes() <= _MAX_MEMORY_FRACTION * available_memory_bytes()
 
     def _read(self, store: EpisodeStore, name: str) -> int:
         """Take a shard's episodes into memory; returns how many."""

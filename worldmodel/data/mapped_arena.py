@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from worldmodel.data.columns import Columns, num_rows
+from worldmodel.data.compressed import CompressedRows
 from worldmodel.data.shard import map_column
+from worldmodel.errors import DatasetError
 
 _MAX_NUM_MAPS = 512  # each takes a file descriptor, of which a process has 1024
 
@@ -31,7 +33,7 @@ class MappedArena:
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
         self._shards: list[_Shard] = []
-        self._maps: OrderedDict[tuple[int, str], np.ndarray] = OrderedDict()
+        self._maps: OrderedDict[tuple[int, str], np.ndarray | CompressedRows] = OrderedDict()
         # Of each episode: its last row, the number of the first step after it, its shard, whether terminated.
         self._last_rows = np.empty(0, np.int64)
         self._step_ends = np.empty(0, np.int64)
@@ -78,7 +80,8 @@ class MappedArena:
         arrays = {}
         for name in self.columns:
             start = sum(num_rows(name, count) for count in counts[:within])
-            arrays[name] = self._map(shard, name)[start : start + num_rows(name, counts[within])].copy()
+            rows = np.arange(start, start + num_rows(name, counts[within]))
+            arrays[name] = self._map(shard, name)[rows]
         return arrays
 
     def rows_of(
@@ -105,11 +108,18 @@ class MappedArena:
         ordered = shards[order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         for lines in np.split(order, starts[1:]):
-            source = self._map(int(shards[lines[0]]), name)
-            if len(starts) == 1:
+            shard = int(shards[lines[0]])
+            source = self._map(shard, name)
+            if len(starts) == 1 and isinstance(source, np.ndarray):
                 np.take(source, local, axis=0, out=taken, mode="clip")  # the only mode without a buffer
-            else:
+                continue
+            try:
                 taken[lines] = source[local[lines]]
+            except ValueError as error:  # of compressed rows
+                raise DatasetError(
+                    f"cannot read {name} of {self._shards[shard].path}: {error}; `worldmodel data validate` "
+                    "names all damage"
+                ) from error
         if is_padding is not None:
             taken[is_padding] = 0
         return taken
@@ -120,7 +130,7 @@ class MappedArena:
         is_last_step = rows == self._last_rows[episodes][:, None] - 1
         return is_last_step & self._terminated[episodes][:, None]
 
-    def _map(self, shard: int, name: str) -> np.ndarray:
+    def _map(self, shard: int, name: str) -> np.ndarray | CompressedRows:
         key = (shard, name)
         if key in self._maps:
             self._maps.move_to_end(key)

@@ -18,6 +18,7 @@ import numpy as np
 
 from worldmodel.data.array_file import map_array, read_array, write_array
 from worldmodel.data.columns import Column, Columns, num_rows
+from worldmodel.data.compressed import CompressedRows, is_compressed, write_rows
 from worldmodel.data.episode import Episode
 from worldmodel.errors import DatasetError
 from worldmodel.files import committed_directory
@@ -52,10 +53,16 @@ def episode_from_arrays(arrays: dict[str, np.ndarray], **rest: Any) -> Episode:
 
 
 def write_shard(
-    directory: Path, name: str, episodes: Sequence[Episode], replaces: Mapping[str, int] | None = None
+    directory: Path,
+    name: str,
+    episodes: Sequence[Episode],
+    replaces: Mapping[str, int] | None = None,
+    *,
+    compresses_pixels: bool = False,
 ) -> None:
     """Commit the episodes (of the same columns) as the shard `directory/name`, all or none.
 
+    `compresses_pixels`: row by row, see `compressed.py`.
     `replaces`: shards whose episodes these are, one shard after the other, and how many each holds: readers
     ignore these shards from now on.
 
@@ -73,10 +80,13 @@ def write_shard(
     arrays = [episode_arrays(episode) for episode in episodes]
     try:
         with committed_directory(directory / name) as temporary:
-            checksums = {
-                f"{column}.npy": write_array(temporary / f"{column}.npy", [each[column] for each in arrays])
-                for column in arrays[0]
-            }
+            checksums: dict[str, int] = {}
+            for column in arrays[0]:
+                parts = [each[column] for each in arrays]
+                if compresses_pixels and column == "observation.pixels":
+                    checksums |= write_rows(temporary, column, parts)
+                else:
+                    checksums[f"{column}.npy"] = write_array(temporary / f"{column}.npy", parts)
             content = json.dumps(facts, allow_nan=False).encode()
             (temporary / EPISODES_FILE).write_bytes(content)
             checksums[EPISODES_FILE] = zlib.crc32(content)
@@ -95,12 +105,14 @@ def read_shard(shard: Path, columns: Columns) -> list[Episode]:
     counts = [fact["num_steps"] for fact in facts]
     arrays: list[dict[str, np.ndarray]] = [{} for _ in facts]
     for name, column in columns.items():
-        path = shard / f"{name}.npy"
         rows = [num_rows(name, count) for count in counts]
+        dtype, shape = np.dtype(column.dtype), (sum(rows), *column.shape)
+        path = _column_path(shard, name)
         try:
-            array = read_array(
-                path, np.dtype(column.dtype), (sum(rows), *column.shape), checksums.get(path.name)
-            )
+            if is_compressed(shard, name):
+                array = CompressedRows(shard, name, dtype, shape, checksums)[np.arange(shape[0])]
+            else:
+                array = read_array(path, dtype, shape, checksums.get(path.name))
         except MemoryError:
             raise
         except Exception as error:  # numpy fails on a garbled header in many ways, such as a TokenError.
@@ -121,17 +133,23 @@ def read_shard(shard: Path, columns: Columns) -> list[Episode]:
         raise _damaged(shard, error) from error
 
 
-def map_column(shard: Path, name: str, column: Column, counts: Sequence[int]) -> np.ndarray:
+def map_column(shard: Path, name: str, column: Column, counts: Sequence[int]) -> np.ndarray | CompressedRows:
     """One column of episodes of these numbers of steps, read where it is looked at.
 
     Errors: `DatasetError` that names the file if it is damaged.
     """
-    path = shard / f"{name}.npy"
-    rows = sum(num_rows(name, count) for count in counts)
+    path = _column_path(shard, name)
+    dtype, shape = np.dtype(column.dtype), (sum(num_rows(name, count) for count in counts), *column.shape)
     try:
-        return map_array(path, np.dtype(column.dtype), (rows, *column.shape))
+        if is_compressed(shard, name):
+            return CompressedRows(shard, name, dtype, shape)
+        return map_array(path, dtype, shape)
     except Exception as error:  # as in `read_shard`
         raise _damaged(path, error) from error
+
+
+def _column_path(shard: Path, name: str) -> Path:
+    return shard / (f"{name}.zlib" if is_compressed(shard, name) else f"{name}.npy")
 
 
 def write_failure(path: Path, error: OSError) -> str:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from worldmodel.data.columns import (
@@ -27,8 +30,10 @@ from worldmodel.data.columns import (
     columns_from_json,
     columns_of,
     columns_to_json,
+    num_rows,
     require_same_columns,
 )
+from worldmodel.data.compressed import is_compressed
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
     episode_arrays,
@@ -103,8 +108,21 @@ class EpisodeStore:
         return self._shards / name
 
     def num_bytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(path.stat().st_size for path in self._shards.glob("[!.]*/*.npy"))
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in self._shards.glob("[!.]*/*.*"))
+
+    def num_memory_bytes(self) -> int:
+        """Bytes of all arrays, once they are in memory; without those of damaged shards."""
+        sizes = {
+            name: math.prod(column.shape) * np.dtype(column.dtype).itemsize
+            for name, column in self.columns.items()
+        }
+        total = 0
+        for name in self.shard_names():
+            with suppress(DatasetError):  # told when it is read
+                for fact in self.facts(name):
+                    total += sum(num_rows(column, fact["num_steps"]) * size for column, size in sizes.items())
+        return total
 
     def read(self, name: str) -> list[Episode]:
         """The episodes of a shard; DatasetError if it is damaged."""
@@ -116,12 +134,12 @@ class EpisodeStore:
         """Whether the shard is (still) there: people may delete one while others read."""
         return (self._shards / name).is_dir()
 
-    def write(self, episodes: Sequence[Episode]) -> str:
+    def write(self, episodes: Sequence[Episode], *, compresses_pixels: bool = False) -> str:
         """Commit the episodes as one new shard and return its name; DatasetError if that is impossible."""
         for episode in episodes:
             self._require_columns(columns_of(episode_arrays(episode)))
         name = self._new_name()
-        write_shard(self._shards, name, episodes)
+        write_shard(self._shards, name, episodes, compresses_pixels=compresses_pixels)
         return name
 
     def merge(self, max_bytes: int) -> int:
@@ -157,11 +175,13 @@ class EpisodeStore:
                 size += more
 
     def _merge(self, names: list[str]) -> None:
+        compresses = any(is_compressed(self._shards / name, "observation.pixels") for name in names)
         episodes = {name: self.read(name) for name in names}
         together = [episode for part in episodes.values() for episode in part]
         number = names[0].split("-")[0]  # it takes the first one's place in the order
         name = f"{number}-{os.getpid()}-{uuid.uuid4().hex[:8]}{MERGED_SUFFIX}"
-        write_shard(self._shards, name, together, {name: len(part) for name, part in episodes.items()})
+        replaces = {name: len(part) for name, part in episodes.items()}
+        write_shard(self._shards, name, together, replaces, compresses_pixels=compresses)
 
     def _remove_replaced(self) -> None:
         names = self._all_names()
