@@ -38,9 +38,9 @@ def kill_again_and_again(arguments, dataset: Path, chance: random.Random) -> Non
 def test_collecting(tmp_path):
     dataset = tmp_path / "data"
     command = ["collect", f"dataset={dataset}", f"task={toy_tasks.POINT}", "env.action_repeat=1"]
-    command += ["num_envs=4", "policy=colored", "episodes=20000"]
+    command += ["num_envs=4", "policy=colored", "episodes=10000000"]
     kill_again_and_again(lambda dataset: command, dataset, random.Random(0))
-    num_episodes = len(shards(dataset))
+    num_episodes = len(EpisodeDataset.open(dataset))
     command[-1] = f"episodes={num_episodes + 10}"
     assert main(command) == 0
     numbers = sorted(episode.info["number"] for episode in EpisodeDataset.open(dataset))

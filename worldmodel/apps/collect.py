@@ -136,6 +136,7 @@ def _recorded(collection: Collection, group: int, numbers: set[int]) -> Iterator
     """Play a group's episodes; return and steps of each, once it is on the disk."""
     config = collection.config
     store = EpisodeStore(Path(config["dataset"]), create=True)
-    for _, episode in collection.play(group, numbers):
-        store.write([episode], compresses_pixels=config["compress_pixels"])
-        yield episode.total_reward, episode.num_steps
+    for episodes in collection.play(group, numbers):
+        # In one shard: to sync is most of the work.
+        store.write(episodes, compresses_pixels=config["compress_pixels"])
+        yield from ((episode.total_reward, episode.num_steps) for episode in episodes)

@@ -106,8 +106,8 @@ class Collection:
             return next(iter(agents.values()))
         return MixedAgent([(agents[policy], rows[policy]) for policy in rows])
 
-    def play(self, group: int, wanted: set[int]) -> Iterator[tuple[int, Episode]]:
-        """The `wanted` ones of a group's episodes, as they end, with their numbers."""
+    def play(self, group: int, wanted: set[int]) -> Iterator[list[Episode]]:
+        """The `wanted` ones of a group's episodes, as they end; those that end together, together."""
         first = group * self.config["num_envs"]
         numbers = range(first, first + self.config["num_envs"])
         collector = Collector(
@@ -117,13 +117,15 @@ class Collection:
         )
         agent = self.agent(group)
         left = wanted & set(numbers)
-        played: set[int] = set()
-        while left - played:
-            for row, episode in collector.step(agent, {}):
-                number = numbers[row]
-                if number in left and number not in played:
-                    played.add(number)
-                    yield number, replace(episode, info=self.info(number))
+        while left:
+            ended = [
+                replace(episode, info=self.info(numbers[row]))
+                for row, episode in collector.step(agent, {})
+                if numbers[row] in left  # a row goes on when its episode has ended
+            ]
+            if ended:
+                left -= {episode.info["number"] for episode in ended}
+                yield ended
 
     def close(self) -> None:
         """Free the environments, if there are any."""
