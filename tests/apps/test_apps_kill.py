@@ -38,7 +38,7 @@ def kill_again_and_again(arguments, dataset: Path, chance: random.Random) -> Non
 def test_collecting(tmp_path):
     dataset = tmp_path / "data"
     command = ["collect", f"dataset={dataset}", f"task={toy_tasks.POINT}", "env.action_repeat=1"]
-    command += ["num_envs=4", "policy=colored", "episodes=10000000"]
+    command += ["num_envs=4", "policy=toy_tasks:slow_push", "episodes=10000000"]
     kill_again_and_again(lambda dataset: command, dataset, random.Random(0))
     num_episodes = len(EpisodeDataset.open(dataset))
     command[-1] = f"episodes={num_episodes + 10}"

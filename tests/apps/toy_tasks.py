@@ -1,5 +1,6 @@
 """Tiny Gymnasium tasks; `task=toy_tasks:Point-v0` registers them in any process that finds this file."""
 
+import time
 from typing import ClassVar
 
 import gymnasium
@@ -38,6 +39,12 @@ def push_back(observation, generator):
     """A policy: against the position, a little at random."""
     position = observation["state"][:, :1]
     return -position + 0.1 * generator.standard_normal(position.shape)
+
+
+def slow_push(observation, generator):
+    """The same, as slow as a planner."""
+    time.sleep(0.01)
+    return push_back(observation, generator)
 
 
 def three_actions(observation, generator):
