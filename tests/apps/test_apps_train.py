@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from planners import PlannerError
 from worldmodel.apps.cli import main
 from worldmodel.apps.train import exploration_std, make_training
-from worldmodel.data import EpisodeDataset
+from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import DivergenceError
 from worldmodel.training import find_checkpoint, load_checkpoint, read_metrics
 
@@ -266,6 +266,41 @@ def test_offline_takes_task_and_action_repeat_from_the_dataset(tmp_path, monkeyp
     assert main(["train", "dataset=data", "num_updates=4", "eval_every=4", *tiny]) == 0
     config = json.loads(Path("runs/Pendulum-v1/offline-seed-0/config.json").read_text())
     assert (config["task"], config["env"]["action_repeat"]) == ("Pendulum-v1", 4)
+
+
+def recorded_elsewhere() -> Episode:
+    """States of 2 numbers, actions of 3."""
+    return Episode(
+        observation={"state": np.zeros((6, 2), np.float32)},
+        action=np.zeros((5, 3), np.float32),
+        reward=np.zeros(5, np.float32),
+        terminated=False,
+        truncated=True,
+    )
+
+
+def test_a_dataset_does_not_get_a_module_imported(tmp_path):
+    path, trace = tmp_path / "data", tmp_path / "imported"
+    (tmp_path / "evil_module.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    EpisodeDataset(path, mode="a", info={"task": "evil_module:Point-v0"}).append(recorded_elsewhere())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        ended = end(start("train", f"dataset={path}", f"run_dir={tmp_path / 'run'}"))
+    assert ended.code == 2
+    assert "whose module is imported; give task=evil_module:Point-v0 to allow it" in ended.err
+    assert not trace.exists()
+
+
+def test_a_dataset_without_a_task_needs_one_of_its_sizes(tmp_path, refused):
+    path, run_dir = tmp_path / "data", tmp_path / "run"
+    EpisodeDataset(path, mode="a").append(recorded_elsewhere())
+    arguments = ["train", f"dataset={path}", f"run_dir={run_dir}"]
+    assert "names no task, and one is evaluated: give task=" in refused(*arguments)
+    line = refused(*arguments, "task=cartpole-swingup")
+    assert "has states of 2 numbers, and cartpole-swingup of 5" in line
+    line = refused(*arguments, f"task={toy_tasks.POINT}")
+    assert "has actions of 3 numbers, and Point-v0 of 1" in line
+    assert not run_dir.exists()
 
 
 def test_a_file_does_not_get_a_module_imported(point_run):

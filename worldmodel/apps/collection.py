@@ -28,6 +28,8 @@ from worldmodel.apps.trained import AGENTS, TrainedRun, make_agent, open_acceler
 from worldmodel.data import Episode
 from worldmodel.errors import ConfigError
 
+# What decides, besides the task and the planner, what is recorded.
+_DECIDE = ("policy", "checkpoint", "script", "seed", "num_envs", "env", "camera", "physics_state")
 _SHARE = re.compile(r"\s*(?:(\d*\.?\d+)\s+)?(\S+)\s*")
 
 
@@ -73,10 +75,7 @@ class Collection:
     @cached_property
     def identity(self) -> str:
         """A short name for all that decides what is recorded: the same command records the same."""
-        kept = {
-            key: self.config.get(key)
-            for key in ("policy", "checkpoint", "script", "seed", "num_envs", "env", "camera", "planner")
-        }
+        kept = {key: self.config.get(key) for key in (*_DECIDE, "planner")}
         text = json.dumps(kept | {"task": envs.canonical_task(self.task)}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.rollout import Collector
+from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
 from worldmodel.apps.training_loop import Training
 from worldmodel.data import Episode, EpisodeDataset
@@ -187,11 +189,26 @@ class OfflineTraining(Training):
 
 
 def with_dataset_facts(config: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """`config` with the task and action repeat that its dataset was recorded with, where none are `given`."""
-    info = EpisodeStore(Path(config["dataset"])).info
+    """`config` with the task and action repeat that its dataset was recorded with, where none are `given`.
+
+    Errors: `ConfigError` where the dataset names no task, or one whose module would be imported.
+    """
+    path = config["dataset"]
+    info = EpisodeStore(Path(path)).info
     facts = dict(config)
-    if "task" not in given and "task" in info:
-        facts["task"] = info["task"]
+    if "task" not in given:
+        task = info.get("task")
+        if not isinstance(task, str):
+            raise ConfigError(
+                f"dataset={path} names no task, and one is evaluated: give task=, an environment whose "
+                "states and actions are of the same sizes"
+            )
+        if would_import(task):
+            raise ConfigError(
+                f"dataset={path} was recorded on {task}, whose module is imported; give task={task} to allow "
+                "it"
+            )
+        facts["task"] = task
     if "env.action_repeat" not in given and "action_repeat" in info:
         facts["env"] = config["env"] | {"action_repeat": info["action_repeat"]}
     if "run_dir" not in given:
@@ -216,4 +233,16 @@ def check_dataset(dataset: EpisodeDataset, env: envs.TaskVectorEnv, path: str) -
             override = key if key == "task" else f"env.{key}"
             raise ConfigError(
                 f"dataset={path} was recorded with {key} {recorded}, not {value}; give {override}={recorded}"
+            )
+    space = env.single_observation_space
+    assert isinstance(space, spaces.Dict)
+    for what, column, expected in (
+        ("states", "observation.state", space["state"].shape),
+        ("actions", "action", env.single_action_space.shape),
+    ):
+        found = dataset.columns[column].shape
+        if expected is not None and found != expected:
+            raise ConfigError(
+                f"dataset={path} has {what} of {found[0]} numbers, and {env.task} of {expected[0]}: give the "
+                "task that it was recorded on"
             )
