@@ -36,7 +36,14 @@ def import_dataset(config: dict[str, Any]) -> int:
     Errors: as `export_dataset`, and `DatasetError` for a damaged one.
     """
     found = _format(config["format"])
-    info, episodes = found.read(Path(config["source"]))
+    cameras: dict[str, Any] = {}
+    if config["camera"] is not None:
+        if config["format"] != "lerobot":
+            raise ConfigError(
+                f"camera={config['camera']}: only lerobot has several, and {config['format']} not"
+            )
+        cameras["camera"] = config["camera"]
+    info, episodes = found.read(Path(config["source"]), **cameras)
     given = {key: config[key] for key in ("task", "action_repeat", "control_period_s")}
     info |= {key: value for key, value in given.items() if value is not None}
     with new_folder(config["output"]) as folder:

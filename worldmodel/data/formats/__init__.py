@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from worldmodel.data.dataset import EpisodeDataset
 from worldmodel.data.episode import Episode
@@ -29,14 +29,15 @@ FORMATS = {
 }
 
 
+@runtime_checkable
 class Format(Protocol):
     """What a module of this folder is."""
 
     def write(self, path: Path, dataset: EpisodeDataset, info: dict[str, Any]) -> None:
         """A new file or folder."""
 
-    def read(self, path: Path) -> tuple[dict[str, Any], Iterator[Episode]]:
-        """What is known of the dataset, and its episodes."""
+    def read(self, path: Path, **choices: Any) -> tuple[dict[str, Any], Iterator[Episode]]:
+        """What is known of the dataset, and its episodes; a format may offer choices, such as a camera."""
 
 
 def dataset_format(name: str) -> Format:
