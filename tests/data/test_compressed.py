@@ -8,6 +8,7 @@ from made_episodes import assert_same_episode, assert_window, made_episode, star
 
 from worldmodel.data import EpisodeDataset
 from worldmodel.data.array_file import write_array
+from worldmodel.data.merging import merge_shards
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
 
@@ -68,7 +69,7 @@ def test_images_with_patterns_get_smaller(tmp_path):
 
 def test_merged_shards_stay_compressed(path, episodes):
     store = EpisodeStore(path)
-    assert store.merge(10**9) == 1
+    assert merge_shards(store, 10**9) == 1
     assert compressed_shard(path).name.endswith("-merged")
     for found, expected in zip(EpisodeDataset.open(path), episodes, strict=True):
         assert_same_episode(found, expected)

@@ -10,6 +10,7 @@ from filelock import FileLock
 from made_episodes import assert_same_episode, made_episode
 
 from worldmodel.data import EpisodeDataset
+from worldmodel.data.merging import merge_shards
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
 
@@ -33,20 +34,20 @@ def path(tmp_path):
 def test_merged_episodes_come_back_to_the_bit_and_in_order(path):
     before = list(EpisodeDataset.open(path))
     store = EpisodeStore(path)
-    assert store.merge(ALL) == 5
+    assert merge_shards(store, ALL) == 5
     assert len(store.shard_names()) == 1
     for in_memory in (True, False):
         after = list(EpisodeDataset.open(path, in_memory=in_memory))
         for found, expected in zip(after, before, strict=True):
             assert_same_episode(found, expected)
-    assert store.merge(ALL) == 0
+    assert merge_shards(store, ALL) == 0
 
 
 def test_what_is_recorded_afterwards_comes_after(path):
-    EpisodeStore(path).merge(ALL)
+    merge_shards(EpisodeStore(path), ALL)
     EpisodeDataset(path, mode="a").append(made_episode(7, 2, plan=True))
     assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6, 7]
-    assert EpisodeStore(path).merge(ALL) == 1  # what is merged can be merged again
+    assert merge_shards(EpisodeStore(path), ALL) == 1  # what is merged can be merged again
     assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -55,7 +56,7 @@ def test_shards_grow_no_larger_than_asked(path):
     sizes = [
         sum(file.stat().st_size for file in store.shard_path(name).iterdir()) for name in store.shard_names()
     ]
-    assert store.merge(sizes[0] + sizes[1]) > 0
+    assert merge_shards(store, sizes[0] + sizes[1]) > 0
     assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
     assert 1 < len(store.shard_names()) < 6
 
@@ -63,7 +64,7 @@ def test_shards_grow_no_larger_than_asked(path):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_reader_that_was_there_before_reads_nothing_twice(path, in_memory):
     reader = EpisodeDataset.open(path, in_memory=in_memory)
-    EpisodeStore(path).merge(ALL)
+    merge_shards(EpisodeStore(path), ALL)
     assert reader.refresh() == 0
     assert len(reader) == 6
 
@@ -75,7 +76,7 @@ def test_a_reader_that_had_seen_some_reads_the_others(path):
         writer.append(made_episode(number, 3, plan=True))
     mapped = EpisodeDataset.open(path, in_memory=False)
     writer.append(made_episode(9, 3, plan=True))
-    EpisodeStore(path).merge(ALL)
+    merge_shards(EpisodeStore(path), ALL)
     assert reader.refresh() == 3
     assert numbers_of(reader) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     with pytest.raises(DatasetError, match="was merged while it was recorded into: open it again"):
@@ -98,7 +99,7 @@ def merge_and_die(path, fatal_call):
 
     os.fsync, os.rename = fatal(os.fsync), fatal(os.rename)
     try:
-        EpisodeStore(path).merge(ALL)
+        merge_shards(EpisodeStore(path), ALL)
         os._exit(0)
     finally:
         os._exit(1)  # never back into pytest, twice
@@ -123,7 +124,7 @@ def test_whenever_merging_is_killed_each_episode_is_there_once(path):
 
 def test_only_one_merges(path):
     with FileLock(path / ".merge.lock"), pytest.raises(DatasetError, match="another process merges"):
-        EpisodeStore(path).merge(ALL)
+        merge_shards(EpisodeStore(path), ALL)
 
 
 def test_a_damaged_shard_stops_it_and_nothing_is_lost(path):
@@ -131,7 +132,7 @@ def test_a_damaged_shard_stops_it_and_nothing_is_lost(path):
     damaged = store.shard_path(store.shard_names()[2]) / "action.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(DatasetError, match=r"cannot read .*action\.npy"):
-        store.merge(ALL)
+        merge_shards(store, ALL)
     with pytest.warns(UserWarning, match="skipped a damaged shard"):
         left = EpisodeDataset(path, strict=False)
     assert numbers_of(left) == [1, 2, 4, 5, 6]
@@ -166,7 +167,7 @@ def test_the_first_schema_is_read_and_goes_on_as_the_second(path):
     assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
     EpisodeDataset(path, mode="a").append(made_episode(7, 2, plan=True))
     assert json.loads((path / "dataset.json").read_text())["schema_version"] == 2
-    assert EpisodeStore(path).merge(ALL) == 6
+    assert merge_shards(EpisodeStore(path), ALL) == 6
     found = EpisodeDataset.open(path)
     assert numbers_of(found) == [1, 2, 3, 4, 5, 6, 7]
     assert np.isfinite(found.episode(3).reward).all()

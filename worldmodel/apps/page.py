@@ -1,9 +1,10 @@
-"""One self-contained HTML page about a run."""
+"""Self-contained HTML pages: what all of them are made of, and the one about a run."""
 
 import base64
 import html
 import io
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ tr.ours { font-weight: 600 }
 pre { background: #f0f4f8; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto }
 .numbers { display: flex; gap: 2.5rem; flex-wrap: wrap; margin: 1.5rem 0 }
 .numbers b { display: block; font-size: 1.8rem; color: #e4572e }
+.beside { display: flex; gap: 1.5rem 2.5rem; flex-wrap: wrap; align-items: flex-start }
+.beside > .grows { flex: 1; min-width: 20rem }
+.small { font-size: .85rem } .small td, .small th { text-align: left }
+.small td:last-child { overflow-wrap: anywhere }
 """
 
 
@@ -43,45 +48,74 @@ def write_page(
     latency = planner["latency"]
     period = latency["control_period_ms"]
     sections = [
-        f"<h1>{_escape(task)}, learned from nothing</h1>",
+        f"<h1>{escape(task)}, learned from nothing</h1>",
         "<p class=lead>A world model was trained on the robot's own experience alone. "
         "A planner picks each action by imagining futures in the model's latent space.</p>",
         "<div class=numbers>",
-        _number(f"{planner['return']['mean']:.0f}", f"mean return of {planner['return']['count']} episodes"),
-        _number(f"{seconds / 60:.1f} min", "of training"),
-        _number(f"{env_steps:,}", "env steps of experience"),
-        _number(f"{latency['p99_ms']:.1f} ms", "99th percentile of a decision" + _of_period(period)),
+        number(f"{planner['return']['mean']:.0f}", f"mean return of {planner['return']['count']} episodes"),
+        number(f"{seconds / 60:.1f} min", "of training"),
+        number(f"{env_steps:,}", "env steps of experience"),
+        number(f"{latency['p99_ms']:.1f} ms", "99th percentile of a decision" + _of_period(period)),
         "</div>",
         "<h2>Closed-loop control</h2>",
         "<video controls autoplay loop muted playsinline "
-        f"src='{_data_uri(run_dir / 'control-planner' / VIDEO_FILE)}'></video>",
+        f"src='{data_uri(run_dir / 'control-planner' / VIDEO_FILE)}'></video>",
         _comparison(controls),
         _latency(latency),
         "<h2>Learning curve</h2>",
-        _picture(plots.learning_curve(records, task)),
+        picture(plots.learning_curve(records, task)),
         "<h2>Imagined against real</h2>",
         "<p>The same actions, once in the simulator and once in the model, which sees only the first "
         "observation. Observations are read from the latent by least squares "
         f"(R² {imagined['readout_r2']:.3f}).</p>",
-        f"<img src='{_data_uri(run_dir / 'imagine' / 'imagine.png')}' alt='imagined against real'>",
+        f"<img src='{data_uri(run_dir / 'imagine' / 'imagine.png')}' alt='imagined against real'>",
         _error_table(imagined["table"]),
         "<h2>Repeat each part</h2>",
-        f"<pre>{_escape(_commands(run_dir, config, planner))}</pre>",
-        f"<p class=lead>{_escape(f'Checkpoint {checkpoint}; seed {seed}; {_machine()}.')}</p>",
+        f"<pre>{escape(_commands(run_dir, config, planner))}</pre>",
+        f"<p class=lead>{escape(f'Checkpoint {checkpoint}; seed {seed}; {_machine()}.')}</p>",
     ]
+    return write_document(run_dir / "index.html", f"{task} - worldmodel", sections)
+
+
+def write_document(path: Path, title: str, sections: Sequence[str]) -> Path:
+    """Write a page of these pieces of HTML; returns its path. Errors: `RunError`."""
     page = (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'>"
-        f"<title>{_escape(task)} - worldmodel</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(sections)
         + "\n</body></html>\n"
     )
-    path = run_dir / "index.html"
     try:
-        path.write_text(page)
+        # JSON can hold half a character, which no encoding has.
+        path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def number(value: str, meaning: str) -> str:
+    """A number that is read at first sight, for a `<div class=numbers>`."""
+    return f"<div><b>{value}</b>{meaning}</div>"
+
+
+def picture(figure: Any) -> str:
+    """A plot, as a part of the page; frees the figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    plots.plt.close(figure)
+    return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}' alt='plot'>"
+
+
+def data_uri(path: Path) -> str:
+    """An mp4 or PNG, as the source of an element."""
+    kind = {"mp4": "video/mp4", "png": "image/png"}[path.suffix[1:]]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def escape(text: str) -> str:
+    """Text that means itself in HTML: between tags, or in a quoted attribute."""
+    return html.escape(text)
 
 
 def _commands(run_dir: Path, config: dict[str, Any], planner: dict[str, Any]) -> str:
@@ -144,30 +178,10 @@ def _error_table(rows: list[dict[str, int | float]]) -> str:
     return f"<table>{header}{body}</table>"
 
 
-def _number(value: str, meaning: str) -> str:
-    return f"<div><b>{value}</b>{meaning}</div>"
-
-
 def _of_period(period_ms: float | None) -> str:
     return "" if period_ms is None else f" (period {period_ms:.0f} ms)"
-
-
-def _picture(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    plots.plt.close(figure)
-    return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}' alt='plot'>"
-
-
-def _data_uri(path: Path) -> str:
-    kind = {"mp4": "video/mp4", "png": "image/png"}[path.suffix[1:]]
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "mujoco", "dm-control"))
     return f"Python {platform.python_version()}, {packages}, {platform.system()} {platform.machine()}"
-
-
-def _escape(text: str) -> str:
-    return html.escape(text)

@@ -10,14 +10,18 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from worldmodel.analysis import OpenLoop
 from worldmodel.apps.statistics import Mean
+from worldmodel.data import Episode
 
 REAL, IMAGINED, MUTED = "#1f3b57", "#e4572e", "#9aa5b1"
 REFERENCES = ("#1f3b57", "#4c956c", "#8d6a9f", "#9aa5b1")
+ENTRIES = ("#1f3b57", "#e4572e", "#4c956c", "#f2a541")
 OURS = (IMAGINED, "#f2a541", "#b23a78", "#6b4226")
 MAX_DIMENSIONS = 6
+MAX_LINES = 4  # more of them in one plot are a tangle
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -127,6 +131,60 @@ def imagined_and_real(result: OpenLoop, task: str, table: Sequence[dict[str, int
     figure.suptitle(f"{task}: imagined from one observation and the actions alone, agent steps ahead")
     figure.tight_layout()
     return figure
+
+
+def returns_of_episodes(returns: Sequence[float], shown: Mapping[int, str]) -> Figure:
+    """A histogram of returns; the `shown` ones, by index, are marked."""
+    figure, axes = plt.subplots(figsize=(7, 2.6))
+    axes.hist(returns, bins=min(40, max(10, len(returns) // 5)), color=MUTED, alpha=0.6)
+    for index in shown:
+        axes.axvline(returns[index], color=IMAGINED, linewidth=1.2)
+    axes.set(xlabel="return (lines: the episodes shown below)", ylabel="episodes")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain(axes)
+    return figure
+
+
+def episode_over_time(episode: Episode, period_s: float | None) -> Figure:
+    """Reward, actions and state of one episode, over seconds where the time of a step is known."""
+    groups = {"action": episode.action}
+    if "state" in episode.observation:
+        groups["state"] = episode.observation["state"]
+    figure, grid = plt.subplots(1 + len(groups), 1, figsize=(7.5, 1.6 + 1.7 * len(groups)), sharex=True)
+    unit = 1.0 if period_s is None else period_s
+    steps = np.arange(episode.num_steps + 1) * unit
+    reward = np.append(episode.reward, episode.reward[-1])  # of a step, from its begin to its end
+    grid[0].fill_between(steps, reward, step="post", color=IMAGINED, alpha=0.25, linewidth=0)
+    grid[0].step(steps, reward, where="post", color=IMAGINED, linewidth=1)
+    grid[0].set_title("reward", loc="left", fontsize=10)
+    _plain(grid[0])
+    for axes, (name, rows) in zip(grid[1:], groups.items(), strict=True):
+        if rows.shape[1] <= MAX_LINES:
+            for entry, values in enumerate(rows.T):
+                axes.plot(steps[: len(values)], values, linewidth=1, color=ENTRIES[entry], label=f"[{entry}]")
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+            axes.set_title(name, loc="left", fontsize=10)
+            _plain(axes)
+        else:
+            _heat(figure, axes, rows, (0.0, len(rows) * unit), name)
+    grid[-1].set_xlabel("steps" if period_s is None else "seconds")
+    grid[-1].set_xlim(0, steps[-1])
+    figure.tight_layout()
+    return figure
+
+
+def _heat(figure: Figure, axes: Any, rows: np.ndarray, extent: tuple[float, float], name: str) -> None:
+    """Many entries over time: each a line of colours, from its own mean in its own stds."""
+    spread = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
+    spread /= np.maximum(spread.std(0), 1e-12)
+    bottom = rows.shape[1] - 0.5
+    axes.imshow(
+        spread.T, aspect="auto", interpolation="nearest", cmap="RdBu_r", vmin=-2.5, vmax=2.5,
+        extent=(*extent, bottom, -0.5),
+    )  # fmt: skip
+    axes.set_title(f"{name} (red: above the entry's mean, blue: below)", loc="left", fontsize=10)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _band(axes: Any, curve: Mapping[int, Mean], *, color: str, label: str) -> None:

@@ -1,4 +1,4 @@
-"""Videos of closed-loop control, with the numbers drawn in."""
+"""Videos of episodes, as they are played or as they were recorded, with the numbers drawn in."""
 
 import os
 import uuid
@@ -60,8 +60,8 @@ class ControlVideo:
         """Whether the next `add` uses its frame (rendering is slow)."""
         return len(self._returns) % self._every == 0
 
-    def add(self, frame: np.ndarray | None, episode_return: float, latency_s: float) -> None:
-        """One step: the picture (H, W, 3) if wanted, the return so far and the decision's latency."""
+    def add(self, frame: np.ndarray | None, episode_return: float, latency_s: float | None) -> None:
+        """One step: the picture (H, W, 3) if wanted, the return so far and, if known, the latency."""
         wants_frame, step = self.wants_frame, len(self._returns)
         self._returns.append(episode_return)
         if frame is None or not wants_frame:
@@ -91,17 +91,16 @@ class ControlVideo:
 
 
 def caption(
-    title: str, step: int, episode_return: float, latency_s: float, control_period_s: float | None
+    title: str, step: int, episode_return: float, latency_s: float | None, control_period_s: float | None
 ) -> list[tuple[str, str]]:
     """The lines of one frame with their colours; without a control period nobody knows the time."""
     time = "" if control_period_s is None else f"time {step * control_period_s:5.2f} s   "
+    lines = [(title, "white"), (f"{time}return {episode_return:7.1f}", "white")]
+    if latency_s is None:
+        return lines
     period = "" if control_period_s is None else f" of {control_period_s * 1e3:.0f} ms"
     is_late = control_period_s is not None and latency_s > control_period_s
-    return [
-        (title, "white"),
-        (f"{time}return {episode_return:7.1f}", "white"),
-        (f"decision {latency_s * 1e3:5.1f} ms{period}", "#ff8080" if is_late else "#80ff80"),
-    ]
+    return [*lines, (f"decision {latency_s * 1e3:5.1f} ms{period}", "#ff8080" if is_late else "#80ff80")]
 
 
 def _draw(frame: np.ndarray, lines: Sequence[tuple[str, str]], returns: Sequence[float]) -> np.ndarray:

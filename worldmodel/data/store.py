@@ -17,13 +17,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from worldmodel.data.columns import (
     Columns,
@@ -33,7 +32,6 @@ from worldmodel.data.columns import (
     num_rows,
     require_same_columns,
 )
-from worldmodel.data.compressed import is_compressed
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
     episode_arrays,
@@ -74,7 +72,7 @@ class EpisodeStore:
 
     def shard_names(self) -> list[str]:
         """Names of the committed shards, oldest first."""
-        names = self._all_names()
+        names = self.all_names()
         replaced = {old for name in names for old in self.replaces(name)}
         return [name for name in names if name not in replaced]
 
@@ -85,7 +83,8 @@ class EpisodeStore:
         replaced: dict[str, int] = read_manifest(self._shards / name)["replaces"]
         return replaced
 
-    def _all_names(self) -> list[str]:
+    def all_names(self) -> list[str]:
+        """Names of the committed shards, those whose episodes a merged one holds included."""
         try:
             return sorted(
                 entry.name
@@ -141,56 +140,6 @@ class EpisodeStore:
         name = self._new_name()
         write_shard(self._shards, name, episodes, compresses_pixels=compresses_pixels)
         return name
-
-    def merge(self, max_bytes: int) -> int:
-        """Put neighbouring shards together into some of up to `max_bytes`; returns how many vanished.
-
-        Whenever this is killed, each episode is there once. Errors: `DatasetError` if a shard is damaged, or
-        another process merges.
-        """
-        lock = FileLock(self.path / ".merge.lock")
-        try:
-            with lock.acquire(timeout=0):
-                self._remove_replaced()
-                before = len(self._all_names())
-                for group in self._groups(max_bytes):
-                    self._merge(group)
-                    self._remove_replaced()
-                return before - len(self._all_names())
-        except Timeout as error:
-            raise DatasetError(f"another process merges {self.path}: wait for it") from error
-
-    def _groups(self, max_bytes: int) -> Iterator[list[str]]:
-        """Neighbouring shards that make one together, at least two."""
-        group: list[str] = []
-        size = 0
-        for name in [*self.shard_names(), None]:
-            more = 0 if name is None else sum(file.stat().st_size for file in (self._shards / name).iterdir())
-            if group and (name is None or size + more > max_bytes):
-                if len(group) > 1:
-                    yield group
-                group, size = [], 0
-            if name is not None:
-                group.append(name)
-                size += more
-
-    def _merge(self, names: list[str]) -> None:
-        compresses = any(is_compressed(self._shards / name, "observation.pixels") for name in names)
-        episodes = {name: self.read(name) for name in names}
-        together = [episode for part in episodes.values() for episode in part]
-        number = names[0].split("-")[0]  # it takes the first one's place in the order
-        name = f"{number}-{os.getpid()}-{uuid.uuid4().hex[:8]}{MERGED_SUFFIX}"
-        replaces = {name: len(part) for name, part in episodes.items()}
-        write_shard(self._shards, name, together, replaces, compresses_pixels=compresses)
-
-    def _remove_replaced(self) -> None:
-        names = self._all_names()
-        held = set(names)
-        for old in {old for name in names for old in self.replaces(name)} & held:
-            # Out of sight in one step: half a shard would look damaged.
-            gone = self._shards / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{old}"
-            (self._shards / old).rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
 
     def _create(self, info: dict[str, Any]) -> None:
         try:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from worldmodel.apps.config import closest
+from worldmodel.apps.plots import save
 from worldmodel.apps.provenance import commit, num_cores, processor
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import write_json
 
 Row = dict[str, Any]
 
@@ -63,6 +66,17 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+
+
+def write_all(
+    folder: Path, name: str, *, rows: Sequence[Row], record: Mapping[str, Any], figure: Figure, page: str
+) -> Path:
+    """Table, provenance, picture and page, all called `name`; returns the path of the page."""
+    write_table(folder / f"{name}.csv", rows)
+    write_json(folder / f"{name}.json", record)
+    save(figure, folder / f"{name}.png")
+    (folder / f"{name}.md").write_text(page)
+    return folder / f"{name}.md"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

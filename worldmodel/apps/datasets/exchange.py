@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps.config import closest
+from worldmodel.apps.config import closest, not_negative
 from worldmodel.apps.datasets.rewrite import new_folder, write_dataset
 from worldmodel.data import EpisodeDataset
 from worldmodel.data.formats import FORMATS, Format, dataset_format
@@ -35,6 +35,7 @@ def import_dataset(config: dict[str, Any]) -> int:
     `control_period_s` is what formats do not know.
     Errors: as `export_dataset`, and `DatasetError` for a damaged one.
     """
+    not_negative(config, "action_repeat", "control_period_s")
     found = _format(config["format"])
     cameras: dict[str, Any] = {}
     if config["camera"] is not None:
@@ -45,7 +46,7 @@ def import_dataset(config: dict[str, Any]) -> int:
         cameras["camera"] = config["camera"]
     info, episodes = found.read(Path(config["source"]), **cameras)
     given = {key: config[key] for key in ("task", "action_repeat", "control_period_s")}
-    info |= {key: value for key, value in given.items() if value is not None}
+    info |= {key: value for key, value in given.items() if value}
     with new_folder(config["output"]) as folder:
         write_dataset(folder, episodes, info, total=None)
     return len(EpisodeDataset.open(config["output"]))

@@ -11,6 +11,7 @@ from worldmodel.apps.config import positive
 from worldmodel.apps.datasets.conditions import Condition
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.merging import merge_shards
 from worldmodel.data.shard import episode_arrays
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError, DatasetError, RunError
@@ -90,7 +91,7 @@ def compact(config: dict[str, Any]) -> int:
     `config` is that of `configs/data_compact.yaml`. Others may read and record meanwhile.
     """
     positive(config, "max_megabytes")
-    return EpisodeStore(Path(config["dataset"])).merge(int(config["max_megabytes"] * 2**20))
+    return merge_shards(EpisodeStore(Path(config["dataset"])), int(config["max_megabytes"] * 2**20))
 
 
 def write_dataset(

@@ -1,0 +1,98 @@
+"""`worldmodel bench ...`."""
+
+from typing import Any
+
+from worldmodel.apps.verbs.verb import Verb
+
+
+def _bench_learning(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench_learning import bench_learning
+
+    print(f"report in {bench_learning(config)}")
+
+
+def _bench_speed(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.speed import bench_speed
+
+    print(f"report in {bench_speed(config, given)}")
+
+
+def _bench_peers(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.peers import bench_peers
+
+    print(f"report in {bench_peers(config, given)}")
+
+
+def _bench_sim(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.sim import bench_sim
+
+    print(f"report in {bench_sim(config, given)}")
+
+
+def _bench_data(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.data import bench_data
+
+    print(f"report in {bench_data(config, given)}")
+
+
+def _bench_planners(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.planners import bench_planners
+
+    print(f"report in {bench_planners(config)}")
+
+
+BENCH_VERBS = {
+    "bench planners": Verb(
+        summary="Measure planners: return against evaluations and milliseconds; goes on where it stopped.",
+        examples=(
+            "worldmodel bench planners problems=[lqr]",
+            "worldmodel bench planners problems=[oracle] tasks=[cheetah-run] planners=[cem,icem]",
+            "worldmodel bench planners \"planners=[icem,'icem noise=white']\" problems=[lqr]",
+            "worldmodel bench planners report=true",
+        ),
+        run=_bench_planners,
+    ),
+    "bench learning": Verb(
+        summary="Measure learning: tasks x seeds, curves and tables; goes on where it stopped.",
+        examples=(
+            "worldmodel bench learning",
+            "worldmodel bench learning tasks=[walker-walk] seeds=[0,1,2] num_workers=1",
+            "worldmodel bench learning report=true",
+        ),
+        run=_bench_learning,
+    ),
+    "bench speed": Verb(
+        summary="Measure how fast planning is here: decisions, model steps, share of the matmul floor.",
+        examples=(
+            "worldmodel bench speed",
+            "worldmodel bench speed task=cheetah-run problems=[model] model=small compile=true",
+            "worldmodel bench speed device=cuda num_candidates=512",
+        ),
+        run=_bench_speed,
+    ),
+    "bench peers": Verb(
+        summary="Other libraries' planners beside ours: same problems, same budgets, same process.",
+        examples=(
+            "worldmodel bench peers",
+            "worldmodel bench peers libraries=[pytorch_mppi] problems=[linear] repeats=5",
+        ),
+        run=_bench_peers,
+    ),
+    "bench sim": Verb(
+        summary="Measure how fast environments step: ours, dm_control's, bare physics and EnvPool in turns.",
+        examples=(
+            "worldmodel bench sim",
+            "worldmodel bench sim tasks=[cheetah-run] num_envs=[1,16,1024] num_threads=4",
+            "worldmodel bench sim tasks=[walker-walk] contenders=[batch,sync,async] num_envs=[16]",
+        ),
+        run=_bench_sim,
+    ),
+    "bench data": Verb(
+        summary="Measure datasets: writing, size, windows per second; ours, HDF5, Minari, npz and LeRobot.",
+        examples=(
+            "worldmodel bench data",
+            "worldmodel bench data kinds=[state] horizon=16 batch_size=512",
+        ),
+        run=_bench_data,
+    ),
+}

@@ -1,0 +1,129 @@
+"""Learning, acting, recording."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodel.apps.verbs.verb import Verb
+
+
+def _train(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.run import check_new_run, going_on_with, opened_run, resume_command, resumed_config
+    from worldmodel.apps.train import make_training, with_dataset_facts
+
+    if config["dataset"] is not None and not config["resume"]:
+        config = with_dataset_facts(config, given)
+    run_dir = Path(config["run_dir"])
+    if config["resume"]:
+        config = resumed_config(run_dir, config, given)
+    else:
+        check_new_run(run_dir)
+    with opened_run(run_dir, config):
+        training = make_training(run_dir, config)
+    with going_on_with(resume_command(run_dir, config)):
+        training.run()
+    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")
+
+
+def _control(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.control import control
+
+    control(config)
+
+
+def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
+    """The simulator knows no value of what follows a plan: it must look further than a learned model."""
+    if "model=oracle" not in overrides:
+        return []
+    given = {override.partition("=")[0] for override in overrides}
+    if "checkpoint" in given:  # it has a value of what follows, and a planner that fits it
+        return []
+    defaults = {"planner": "icem", "budget": "oracle"}
+    return [f"{key}={option}" for key, option in defaults.items() if key not in given]
+
+
+def _imagine(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.imagine import imagine
+
+    imagine(config)
+
+
+def _collect(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.collect import collect
+
+    mean = collect(config)
+    if mean is None:
+        print(
+            f"{config['dataset']} has all {config['episodes']} episodes of this collection: "
+            "raise episodes=, or give another seed="
+        )
+    else:
+        print(f"{mean.count} episodes with return {mean} in {config['dataset']}")
+
+
+def _export(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.export import export
+
+    export(config)
+    print(f"exported; see it act with:  worldmodel control checkpoint={config['output']}")
+
+
+def _demo(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.demo import demo
+
+    demo(config)
+
+
+ROBOT_VERBS = {
+    "demo": Verb(
+        summary="Learn a task from nothing, control it, imagine it, and show all on one page.",
+        examples=("worldmodel demo", "worldmodel demo task=reacher-easy run_dir=runs/reacher"),
+        run=_demo,
+    ),
+    "train": Verb(
+        summary="Learn a world model: act, record, update, evaluate, repeat; or offline from a dataset.",
+        examples=(
+            "worldmodel train task=cartpole-swingup",
+            "worldmodel train task=HalfCheetah-v5 env.action_repeat=1 model=small env_steps=200_000",
+            "worldmodel train run_dir=runs/cartpole-swingup/seed-0 resume=true env_steps=200_000",
+            "worldmodel train dataset=data/reacher num_updates=20_000",
+        ),
+        run=_train,
+    ),
+    "control": Verb(
+        summary="Control the robot in closed loop, by a trained model or the oracle: return, latency, video.",
+        examples=(
+            "worldmodel control checkpoint=pretrained/cheetah-run",
+            "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
+            "worldmodel control checkpoint=runs/demo agent=policy video=false",
+            "worldmodel control model=oracle task=cheetah-run planner=icem",
+        ),
+        run=_control,
+        implied=_oracle_defaults,
+    ),
+    "imagine": Verb(
+        summary="Imagined against real: the same actions in the model and in the simulator.",
+        examples=(
+            "worldmodel imagine checkpoint=runs/demo",
+            "worldmodel imagine checkpoint=runs/demo horizon=100",
+        ),
+        run=_imagine,
+    ),
+    "collect": Verb(
+        summary="Record rollouts into a dataset.",
+        examples=(
+            "worldmodel collect task=reacher-easy policy=colored episodes=50 dataset=data/reacher",
+            "worldmodel collect task=cheetah-run num_envs=64 episodes=640 dataset=data/cheetah",
+            "worldmodel collect checkpoint=runs/demo policy='0.3 random + 0.7 planner' dataset=data/cartpole",
+        ),
+        run=_collect,
+    ),
+    "export": Verb(
+        summary="Measure a trained model, and write it as a small folder to pass on, with a card.",
+        examples=(
+            "worldmodel export checkpoint=runs/demo output=models/cartpole",
+            "worldmodel export checkpoint=runs/a/seed-0 others=[runs/a/seed-1,runs/a/seed-2] output=models/a",
+        ),
+        run=_export,
+    ),
+}
