@@ -40,9 +40,7 @@ def import_dataset(config: dict[str, Any]) -> int:
     cameras: dict[str, Any] = {}
     if config["camera"] is not None:
         if config["format"] != "lerobot":
-            raise ConfigError(
-                f"camera={config['camera']}: only lerobot has several, and {config['format']} not"
-            )
+            raise ConfigError(f"camera={config['camera']} is for format=lerobot, which may have several")
         cameras["camera"] = config["camera"]
     info, episodes = found.read(Path(config["source"]), **cameras)
     given = {key: config[key] for key in ("task", "action_repeat", "control_period_s")}
