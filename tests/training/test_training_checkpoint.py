@@ -27,7 +27,7 @@ from worldmodel.training.checkpoint import generator_state, restored_generator
 def trainer(tiny_model) -> Trainer:
     """One that has something to lose: a continuation head, an odd number of updates, a value scale."""
     model = tiny_model(predicts_continuation=True, num_q=3)
-    trainer = Trainer(model, TrainerSettings(num_td_steps=2, policy_every=2, average_rate=0.1), seed=5)
+    trainer = Trainer(model, TrainerSettings(num_td_steps=2, policy_every=2, average_fraction=0.1), seed=5)
     trainer.model.encoder.normalizer.update(torch.randn(50, 3))
     for seed in range(3):
         trainer.update(linear_batch(4, seed=seed))

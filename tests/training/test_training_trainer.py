@@ -147,13 +147,23 @@ def test_the_target_moves_by_its_rate(make_trainer, rate):
             torch.testing.assert_close(new, (1 - rate) * old + rate * head)
 
 
-def test_the_averaged_model_is_the_weighted_mean_of_the_weights_after_each_update(make_trainer):
-    trainer = make_trainer(average_rate=0.25)
+@pytest.mark.parametrize(
+    ("fraction", "shares"),
+    [
+        (0.0, [0, 0, 0, 1]),  # the latest
+        (1.0, [1, 1, 1, 1]),  # the mean of all
+        (0.5, [1, 2, 3, 4]),  # polynomial decay: older ones count less, in a straight line
+    ],
+)
+def test_the_averaged_model_is_the_weighted_mean_of_the_weights_after_each_update(
+    make_trainer, fraction, shares
+):
+    trainer = make_trainer(average_fraction=fraction)
     history = []
     for seed in range(4):
         trainer.update(linear_batch(3, seed=seed))
         history.append(weights_of(trainer.model))
-    shares = torch.tensor([0.75**3, 0.75**2, 0.75, 1.0])
+    shares = torch.tensor(shares, dtype=torch.float32)
     shares /= shares.sum()
     for found, *weights in zip(weights_of(trainer.averaged_model), *history, strict=True):
         expected = sum(share * weight for share, weight in zip(shares, weights, strict=True))
@@ -161,7 +171,7 @@ def test_the_averaged_model_is_the_weighted_mean_of_the_weights_after_each_updat
 
 
 def test_the_averaged_model_sees_observations_as_the_model_does(make_trainer):
-    trainer = make_trainer(average_rate=0.25)
+    trainer = make_trainer(average_fraction=0.25)
     trainer.model.encoder.update_statistics(torch.randn(20, 3) + 5)
     found = trainer.averaged_model.encoder.normalizer(torch.ones(3))
     assert torch.equal(found, trainer.model.encoder.normalizer(torch.ones(3)))

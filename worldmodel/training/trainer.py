@@ -30,7 +30,7 @@ class TrainerSettings:
     continuation_coefficient: float = 1.0
     entropy_coefficient: float = 1e-4
     target_rate: float = 0.01
-    average_rate: float = 1.0
+    average_fraction: float = 0.0
     max_grad_norm: float = 20.0
     policy_every: int = 1
 
@@ -39,7 +39,12 @@ class TrainerSettings:
         for name in ("learning_rate", "encoder_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"training {name}={getattr(self, name)}: must be above 0")
-        for name in ("discount", "rho", "target_rate", "average_rate"):
+        if not 0 <= self.average_fraction <= 1:
+            raise ConfigError(
+                f"training average_fraction={self.average_fraction}: must be at least 0 (the latest weights) "
+                "and at most 1 (the mean of all)"
+            )
+        for name in ("discount", "rho", "target_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"training {name}={getattr(self, name)}: must be above 0 and at most 1")
         for name in ("horizon", "num_td_steps", "policy_every"):
@@ -59,8 +64,9 @@ class TrainerSettings:
 class Trainer:
     """Owns the optimizers, the target network and the chance of training a `WorldModel`.
 
-    `averaged_model` is what is judged and kept: a running average of the weights (Polyak and Juditsky 1992).
-    Single updates move a policy back and forth between the starts that it solves; their average does not.
+    `averaged_model` is what is judged and kept: an average of the weights that spans a fraction of the
+    updates so far (polynomial-decay averaging: Shamir and Zhang 2013, section 4). Single updates move a
+    policy back and forth between the starts that it solves; their average does not.
     Same model, batches and seed give the same weights, to the bit on CPU.
     """
 
@@ -157,9 +163,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         """Move the target network and the averaged model towards the model."""
-        # Without the weights from before the first update: they would act for long (as in Adam, section 3).
-        average_rate = self.settings.average_rate
-        average_rate /= 1 - (1 - average_rate) ** (self.num_updates + 1)
+        # Short while much is to be learned, long when little changes but for the noise; without the weights
+        # from before the first update.
+        average_rate = 1 / (1 + self.settings.average_fraction * self.num_updates)
         for average, module, rate in (
             (self.target_q, self.model.q_heads, self.settings.target_rate),
             (self.averaged_model, self.model, average_rate),
