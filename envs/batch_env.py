@@ -74,6 +74,7 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         self._chances: list[dict[str, Any] | None] = [None] * self.num_envs
         self._num_env_steps = np.zeros(self.num_envs, np.int64)
         self._is_running = np.zeros(self.num_envs, np.bool_)  # else a reset is due
+        self._has_diverged = np.zeros(self.num_envs, np.bool_)  # then it must be asked for
         self._observation: Observation = {
             key: np.zeros(space.shape, space.dtype)
             for key, space in self.observation_space.items()  # type: ignore[attr-defined]
@@ -102,16 +103,15 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         """
         actions = self._checked_actions(actions)
         starts = ~self._is_running
-        if starts.any() and (self.autoreset_mode != AutoresetMode.NEXT_STEP or None in self._chances):
+        is_automatic = self.autoreset_mode == AutoresetMode.NEXT_STEP and None not in self._chances
+        if self._has_diverged.any() or (starts.any() and not is_automatic):
             raise gymnasium.error.ResetNeeded(
                 f"{self.task}: environments {np.flatnonzero(starts).tolist()} have no running episode: "
                 "call reset()"
             )
         rewards = self._advance(actions)
-        truncated = self._num_env_steps >= self._num_env_steps_of_episode
-        truncated &= ~starts
+        truncated = ~starts & self._is_over()
         info: dict[str, Any] = {}
-        self._is_running = ~truncated
         if "pixels" in self._observation:
             self._draw(np.flatnonzero(~starts))
         ended = starts  # of the last step: now they start again
@@ -140,10 +140,11 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         """Free the renderers and the environment."""
         self._task_env.close()
 
-    @property
-    def _num_env_steps_of_episode(self) -> float:
+    def _is_over(self) -> np.ndarray:
+        """Where an episode has had all its env steps."""
         steps = self._task_env.num_env_steps
-        return math.inf if steps is None else float(steps)
+        over: np.ndarray = self._num_env_steps >= (math.inf if steps is None else steps)
+        return over
 
     def _start(self, index: int, seed: int | None) -> None:
         """Start an episode: dm_control draws it, with the chance of this environment."""
@@ -156,12 +157,13 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         self._chances[index] = self._suite_env.random.get_state(legacy=False)
         self._physics.place(index, self._task_env.simulation)
         self._num_env_steps[index] = 0
-        self._is_running[index] = True
+        self._is_running[index], self._has_diverged[index] = True, False
         for key, value in observation.items():
             self._observation[key][index] = value
 
     def _advance(self, actions: np.ndarray) -> np.ndarray:
         """Play an action in every running environment; returns rewards (B,), and notes what is observed."""
+        played = self._is_running
         controls = self._to_motors(actions)
         rewards = np.zeros(self.num_envs)
         active = self._is_running.copy()
@@ -177,14 +179,15 @@ class BatchTaskVectorEnv(TaskVectorEnv):
             has_diverged |= active & (readings.diverged | ~np.isfinite(reward))
             np.add(rewards, reward, out=rewards, where=active)
             self._num_env_steps += active
-            active &= self._num_env_steps < self._num_env_steps_of_episode
+            active &= ~self._is_over()
         if readings is not None and "state" in self._observation:
             with np.errstate(all="ignore"):
                 states = self._batch_task.observe(readings).astype(np.float32)
-            self._observation["state"][self._is_running] = states[self._is_running]
-            has_diverged |= self._is_running & ~np.isfinite(states).all(axis=1)
+            self._observation["state"][played] = states[played]
+            has_diverged |= played & ~np.isfinite(states).all(axis=1)
+        self._is_running = played & ~has_diverged & ~self._is_over()
         if has_diverged.any():
-            self._is_running &= ~has_diverged
+            self._has_diverged |= has_diverged
             where = np.flatnonzero(has_diverged).tolist()
             raise SimulationError(
                 f"{self.task} diverged in environments {where}. Call reset() for these to go on; actions "

@@ -73,7 +73,7 @@ class LivePhysics:
 
     def place(self, index: int, simulation: Simulation) -> None:
         """Let one of them go on from where `simulation` is, in the episode that was drawn there."""
-        self._batch.state[index] = simulation.state()
+        self.set_state(index, simulation.state())
         for field, values in self._drawn.items():
             values[index] = getattr(simulation.model, field)
 
@@ -90,6 +90,8 @@ class LivePhysics:
     def set_state(self, index: int, state: np.ndarray) -> None:
         """Let one of them go on from a state that `states` gave."""
         self._batch.state[index] = state
+        # MuJoCo counts anew after a bad state: a second one would look like the first.
+        self._warning_counts[index] = self._seen_counts[index] = 0
 
     def step(self, controls: np.ndarray, indices: np.ndarray | None = None) -> Readings:
         """One control step of all of them, or of those at `indices`; readings of all, leading axis (B,).

@@ -167,14 +167,36 @@ def test_wrong_masks_are_refused(mask):
 def test_a_diverged_simulation_is_named_and_can_be_reset():
     vector = envs.make_vec("hopper-hop", num_envs=3, how="batch", autoreset_mode=AutoresetMode.DISABLED)
     vector.reset()
-    bad = vector.physics_states()[1]
+    for _ in range(3):  # MuJoCo counts anew after each
+        make_diverge(vector, 1)
+        with pytest.raises(envs.SimulationError, match=r"hopper-hop diverged in environments \[1\]"):
+            vector.step(np.zeros((3, 4)))
+        with pytest.raises(gymnasium.error.ResetNeeded, match=r"environments \[1\]"):
+            vector.step(np.zeros((3, 4)))
+        vector.reset(options={"reset_mask": np.array([False, True, False])})
+        observation, *_ = vector.step(np.zeros((3, 4)))
+        assert np.isfinite(observation["state"]).all()
+
+
+def make_diverge(vector, index):
+    bad = vector.physics_states()[index]
     bad[3] = 1e30
-    vector._physics.set_state(1, bad)
-    with pytest.raises(envs.SimulationError, match=r"hopper-hop diverged in environments \[1\]"):
+    vector._physics.set_state(index, bad)
+
+
+def test_what_diverged_is_not_started_again_by_itself_and_what_ended_is():
+    vector = envs.make_vec("hopper-hop", num_envs=3, how="batch", action_repeat=999)
+    vector.reset()
+    vector.step(np.zeros((3, 4)))
+    make_diverge(vector, 1)
+    with pytest.raises(envs.SimulationError):
+        vector.step(np.zeros((3, 4)))  # the others end here
+    with pytest.raises(gymnasium.error.ResetNeeded):
         vector.step(np.zeros((3, 4)))
     vector.reset(options={"reset_mask": np.array([False, True, False])})
-    observation, *_ = vector.step(np.zeros((3, 4)))
-    assert np.isfinite(observation["state"]).all()
+    _, rewards, _, truncated, _ = vector.step(np.zeros((3, 4)))
+    assert not truncated.any()  # the others have started, the one reset has played
+    assert rewards[[0, 2]].tolist() == [0, 0]
 
 
 def test_ways_are_chosen_and_refused_by_name():
