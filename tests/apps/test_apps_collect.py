@@ -1,8 +1,10 @@
 """collect: each episode is what its number says, whoever plays it, whatever is cut off in between."""
 
 import os
+import shutil
 import signal
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -62,27 +64,66 @@ def test_workers_change_nothing(tmp_path):
     same(collect(tmp_path / "two", "episodes=7", "num_envs=2", "policy=colored", "num_workers=2"), alone)
 
 
-def test_killed_at_any_moment_it_goes_on_to_just_what_was_asked_for(tmp_path):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_killed_at_any_moment_it_goes_on_to_just_what_was_asked_for(tmp_path, num_workers):
     chance = np.random.default_rng(0)
     path = tmp_path / "killed"
-    command = ["num_envs=4", "policy=colored"]
+    command = ["num_envs=4", "policy=colored", f"num_workers={num_workers}"]
     num_before = 0
-    for _ in range(4):
-        process = start("collect", f"dataset={path}", *POINT, *command, "episodes=100000")
+    for _ in range(3):
+        process = start("collect", f"dataset={path}", *POINT, *command, "episodes=10000000")
         deadline = time.monotonic() + 60
         while len(list(path.glob("shards/[!.]*"))) <= num_before // 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.2))
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.communicate()  # also of its workers, which hold the pipe
         num_now = len(by_number(path))
         assert num_now > num_before
         num_before = num_now
-    command.append(f"episodes={num_before + 7}")
-    killed = collect(path, *command)
-    assert len(EpisodeDataset.open(path)) == num_before + 7  # none twice
+    wanted = max(by_number(path)) + 7
+    killed = collect(path, *command, f"episodes={wanted}")
+    assert len(EpisodeDataset.open(path)) == len(killed) == wanted  # none twice
     assert main(["data", "validate", f"dataset={path}"]) == 0
-    same(killed, collect(tmp_path / "whole", *command))
+    same(killed, collect(tmp_path / "whole", *command, f"episodes={wanted}"))
+
+
+def test_two_do_not_record_the_same_at_once(tmp_path, refused):
+    path = tmp_path / "data"
+    arguments = [f"dataset={path}", *POINT, "episodes=100000", "policy=toy_tasks:slow_push"]
+    process = start("collect", *arguments)
+    deadline = time.monotonic() + 60
+    while not list(path.glob("shards/[!.]*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "another process records this collection" in refused("collect", *arguments)
+    process.kill()
+    process.communicate()
+
+
+def test_episodes_whose_simulation_diverges_are_left_out_and_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(toy_tasks.Broken, "first_nan", 50)  # in the third episode
+    path = tmp_path / "a"
+    command = ["collect", f"dataset={path}", "task=toy_tasks:Broken-v0", "env.action_repeat=1", "episodes=6"]
+    assert main(command) == 0
+    assert "1 episodes are left out: their simulation diverged" in capsys.readouterr().out
+    assert sorted(by_number(path)) == [0, 1, 3, 4, 5]
+
+
+def test_a_task_without_an_end_is_refused(tmp_path, refused):
+    line = refused("collect", f"dataset={tmp_path / 'a'}", "task=toy_tasks:Pendulum-v77")
+    assert "never ends an episode" in line
+    assert not (tmp_path / "a").exists()
+
+
+def test_other_weights_are_another_collection(point_run, tmp_path):
+    path, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(point_run, run)
+    command = ["collect", f"checkpoint={run}", "policy=policy", f"dataset={path}", "episodes=2"]
+    command += ["env.action_repeat=1", f"task={toy_tasks.POINT}"]
+    assert main(command) == 0
+    assert main(["train", f"run_dir={run}", "resume=true", "env_steps=300"]) == 0
+    assert main(command) == 0
+    assert len(EpisodeDataset.open(path)) == 4
 
 
 def test_ctrl_c_ends_all_workers_and_says_nothing_wrong(tmp_path):
@@ -112,7 +153,7 @@ def test_a_mixture_gives_each_its_share(tmp_path):
 def test_shares_are_kept_from_the_beginning():
     shares = parse_shares("1 a + 2 b + 1 c")
     assert shares == {"a": 0.25, "b": 0.5, "c": 0.25}
-    order = turns(shares, 40)
+    order = list(islice(turns(shares), 40))
     for count in range(1, 41):
         for policy, share in shares.items():
             assert abs(order[:count].count(policy) - share * count) < 1

@@ -172,3 +172,5 @@ gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEP
 gymnasium.register("Unbounded-v0", entry_point=Unbounded, max_episode_steps=POINT_STEPS)
 gymnasium.register("Barren-v0", entry_point=Barren, max_episode_steps=POINT_STEPS)
 gymnasium.register("Count-v0", entry_point=Count)
+# By its name it is known never to terminate, and it has no limit.
+gymnasium.register("Pendulum-v77", entry_point="gymnasium.envs.classic_control:PendulumEnv")

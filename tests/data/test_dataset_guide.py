@@ -131,7 +131,13 @@ def test_the_reader_of_the_guide_reads_what_we_write(names, tmp_path):
     expect(names, tmp_path, episodes)
     # The moment between the commit of a merged shard and the removal of what it replaces.
     merged = f"{written[1].split('-')[0]}-1-00000000-merged"
-    write_shard(tmp_path / "shards", merged, episodes[1:], {written[1]: 2, written[2]: 2})
+    write_shard(
+        tmp_path / "shards",
+        merged,
+        episodes[1:],
+        replaces={written[1]: 2, written[2]: 2},
+        ignores=written[1:3],
+    )
     expect(names, tmp_path, episodes)
     file = tmp_path / "shards" / merged / "action.npy"
     content = bytearray(file.read_bytes())

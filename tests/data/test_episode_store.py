@@ -74,7 +74,7 @@ def test_order_survives_a_clock_that_is_set_back(path, monkeypatch):
 def test_a_shard_may_hold_several_episodes(path):
     write(path, [1], terminated=True, plan=True)
     more = [made_episode(number, number, plan=True) for number in (2, 3, 4)]
-    write_shard(path / "shards", "99999999999999999999-merged", more)
+    write_shard(path / "shards", "99999999999999999999-several", more)
     found = EpisodeDataset.open(path)
     assert len(found) == 4
     for left, right in zip(list(found)[1:], more, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -63,24 +64,72 @@ def test_shards_grow_no_larger_than_asked(path):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_reader_that_was_there_before_reads_nothing_twice(path, in_memory):
+    expected = list(EpisodeDataset.open(path))
     reader = EpisodeDataset.open(path, in_memory=in_memory)
     merge_shards(EpisodeStore(path), ALL)
     assert reader.refresh() == 0
-    assert len(reader) == 6
+    for found, episode in zip(reader, expected, strict=True):  # whose shards are gone
+        assert_same_episode(found, episode)
 
 
-def test_a_reader_that_had_seen_some_reads_the_others(path):
-    reader = EpisodeDataset.open(path)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_however_often_is_merged_between_two_looks(path, in_memory):
+    """A reader that saw single shards, then one that saw merged ones, then some of each."""
+    readers = [EpisodeDataset.open(path, in_memory=in_memory)]
     writer = EpisodeDataset(path, mode="a")
-    for number in (7, 8):
-        writer.append(made_episode(number, 3, plan=True))
-    mapped = EpisodeDataset.open(path, in_memory=False)
-    writer.append(made_episode(9, 3, plan=True))
+    for number in (7, 8, 9):
+        merge_shards(EpisodeStore(path), ALL)
+        readers.append(EpisodeDataset.open(path, in_memory=in_memory))
+        writer.append(made_episode(number, number, terminated=number % 2 == 0, plan=True))
+        readers.append(EpisodeDataset.open(path, in_memory=in_memory))
     merge_shards(EpisodeStore(path), ALL)
-    assert reader.refresh() == 3
-    assert numbers_of(reader) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    with pytest.raises(DatasetError, match="was merged while it was recorded into: open it again"):
-        mapped.refresh()
+    expected = list(EpisodeDataset.open(path))
+    assert len(expected) == 9
+    for reader in readers:
+        reader.refresh()
+        for found, episode in zip(reader, expected, strict=True):
+            assert_same_episode(found, episode)
+        batch = reader.gather(np.arange(reader.num_steps), 2)
+        assert batch.reward.equal(EpisodeDataset.open(path).gather(np.arange(reader.num_steps), 2).reward)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_what_is_merged_between_listing_and_reading_is_read(path, monkeypatch, in_memory):
+    listing = EpisodeStore.shard_names
+
+    def merged_just_after(store):
+        names = listing(store)
+        monkeypatch.setattr(EpisodeStore, "shard_names", listing)
+        merge_shards(EpisodeStore(path), ALL)
+        return names
+
+    monkeypatch.setattr(EpisodeStore, "shard_names", merged_just_after)
+    assert numbers_of(EpisodeDataset.open(path, in_memory=in_memory)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_mapped_shard_that_was_deleted_is_told(path):
+    reader = EpisodeDataset.open(path, in_memory=False)
+    shutil.rmtree(EpisodeStore(path).shard_path(EpisodeStore(path).shard_names()[0]))
+    with pytest.raises(DatasetError, match="is not there any more: open the dataset again"):
+        reader.episode(0)
+
+
+def test_a_merged_shard_without_its_manifest_costs_no_other_episode(path):
+    merge_shards(EpisodeStore(path), ALL)
+    EpisodeDataset(path, mode="a").append(made_episode(7, 3, plan=True))
+    (next(path.glob("shards/*-merged")) / "shard.json").write_text("{")
+    with pytest.warns(UserWarning, match="skipped a damaged shard"):
+        assert numbers_of(EpisodeDataset(path, strict=False)) == [7]
+
+
+@pytest.mark.parametrize("count", [5, 10**11, -1])
+def test_a_manifest_that_counts_wrong_is_refused(path, count):
+    merge_shards(EpisodeStore(path), ALL)
+    manifest = next(path.glob("shards/*-merged")) / "shard.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"replaces": {"other": count}}))
+    with pytest.raises(DatasetError, match=r"shard\.json"):
+        EpisodeDataset.open(path)
 
 
 def merge_and_die(path, fatal_call):
@@ -150,7 +199,14 @@ def test_a_flipped_bit_is_noticed(path, name, place):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"checksums": 3, "replaces": {}}', '{"checksums": {"a": "b"}}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"checksums": 3, "replaces": {}}',
+        '{"replaces": {"a": "b"}}',
+        '{"checksums": {}, "replaces": {}}',
+    ],
 )
 def test_a_damaged_manifest_is_named(path, content):
     shard = EpisodeStore(path).shard_path(EpisodeStore(path).shard_names()[0])

@@ -7,12 +7,12 @@ what acts on the seed and the group of `num_envs` episodes that share a batch.
 import hashlib
 import importlib
 import json
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -28,8 +28,8 @@ from worldmodel.apps.trained import AGENTS, TrainedRun, make_agent, open_acceler
 from worldmodel.data import Episode
 from worldmodel.errors import ConfigError
 
-# What decides, besides the task and the planner, what is recorded.
-_DECIDE = ("policy", "checkpoint", "script", "seed", "num_envs", "env", "camera", "physics_state")
+# What decides, besides the task, what is recorded.
+_DECIDE = ("policy", "seed", "num_envs", "env", "camera", "physics_state", "precision", "planner")
 _SHARE = re.compile(r"\s*(?:(\d*\.?\d+)\s+)?(\S+)\s*")
 
 
@@ -42,9 +42,12 @@ class Collection:
 
     config: dict[str, Any]
     shares: dict[str, float] = field(init=False)
+    _turns: list[str] = field(init=False, default_factory=list, repr=False)
+    _coming_turns: Iterator[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shares", parse_shares(self.config["policy"]))
+        object.__setattr__(self, "_coming_turns", turns(self.shares))
 
     @cached_property
     def run(self) -> TrainedRun | None:
@@ -74,23 +77,25 @@ class Collection:
 
     @cached_property
     def identity(self) -> str:
-        """A short name for all that decides what is recorded: the same command records the same."""
-        kept = {key: self.config.get(key) for key in (*_DECIDE, "planner")}
-        text = json.dumps(kept | {"task": envs.canonical_task(self.task)}, sort_keys=True, default=str)
+        """A short name for all that decides what is recorded: the same command records the same.
+
+        Of weights and scripts the content counts, wherever they lie. What a function does is not looked at.
+        """
+        kept = {key: self.config.get(key) for key in _DECIDE}
+        weights = None
+        if self.run is not None and self.shares.keys() & {"planner", "policy"}:
+            state = self.run.model.state_dict()
+            weights = crc32(b"".join(state[key].cpu().numpy().tobytes() for key in sorted(state)))
+        script = crc32(self._script.tobytes()) if "scripted" in self.shares else None
+        contents = {"task": envs.canonical_task(self.task), "weights": weights, "script": script}
+        text = json.dumps(kept | contents, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def policy_of(self, index: int) -> str:
         """Which policy acts in an episode: so that each has had its share after any number of episodes."""
+        while len(self._turns) <= index:
+            self._turns.append(next(self._coming_turns))
         return self._turns[index]
-
-    @cached_property
-    def num_groups(self) -> int:
-        """Groups of `num_envs` episodes, the last of which may not be wanted whole."""
-        return math.ceil(self.config["episodes"] / self.config["num_envs"])
-
-    @cached_property
-    def _turns(self) -> list[str]:
-        return turns(self.shares, self.num_groups * self.config["num_envs"])
 
     def agent(self, group: int) -> Agent:
         """What acts in a group of episodes."""
@@ -175,10 +180,10 @@ class Collection:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read script={path}: {error}") from error
         dim = action_dim(self.env)
-        if actions.ndim != 2 or actions.shape[1] != dim or not len(actions) or not np.isfinite(actions).all():
-            raise ConfigError(
-                f"script={path} holds {actions.shape}: it needs rows of {dim} finite numbers, one a step"
-            )
+        fits = actions.dtype.kind in "fiu" and actions.ndim == 2 and actions.shape[1:] == (dim,)
+        if not fits or not len(actions) or not np.isfinite(actions).all():
+            found = f"{actions.dtype}{list(actions.shape)}"
+            raise ConfigError(f"script={path} holds {found}: it needs rows of {dim} finite numbers")
         return actions.astype(np.float32).clip(-1, 1)
 
     def _function(self, policy: str) -> Callable[..., Any]:
@@ -210,13 +215,11 @@ def parse_shares(text: str) -> dict[str, float]:
     return {policy: share / total for policy, share in shares.items()}
 
 
-def turns(shares: dict[str, float], count: int) -> list[str]:
-    """Who acts in the first `count` episodes: always who lags furthest behind its share."""
+def turns(shares: dict[str, float]) -> Iterator[str]:
+    """Who acts in one episode after the other: always who lags furthest behind its share."""
     done = dict.fromkeys(shares, 0)
-    order = []
-    for total in range(1, count + 1):
+    for total in count(1):
         behind = {policy: share * total - done[policy] for policy, share in shares.items()}
         policy = max(behind, key=behind.__getitem__)
         done[policy] += 1
-        order.append(policy)
-    return order
+        yield policy

@@ -6,9 +6,11 @@ NAME.offsets    where each begins, and where the last ends: int64 (rows + 1,), a
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -64,8 +66,18 @@ class CompressedRows:
         if expected is not None and zlib.crc32(self._bytes.data) != expected:
             raise ValueError("its bytes are not those that were written (checksum)")
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Copies of these rows (any shape of numbers)."""
+    @overload
+    def __getitem__(self, rows: slice) -> CompressedRows: ...
+    @overload
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+    def __getitem__(self, rows: slice | np.ndarray) -> CompressedRows | np.ndarray:
+        """Copies of these rows (any shape of numbers); a slice of neighbours is a view."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self.shape[0])
+            part = copy.copy(self)
+            part.shape = (stop - start, *self.shape[1:])
+            part._offsets = self._offsets[start : stop + 1]
+            return part
         flat = np.empty((rows.size, *self.shape[1:]), self.dtype)
         for place, row in enumerate(rows.reshape(-1).tolist()):
             flat[place] = self._row(row)

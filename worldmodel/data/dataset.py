@@ -6,6 +6,8 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +122,7 @@ class EpisodeDataset:
 
     @property
     def num_recorded(self) -> int:
-        """Episodes remembered and forgotten (a shard that opening passed over counts as one)."""
+        """Episodes remembered and forgotten."""
         return len(self) + self._num_forgotten
 
     @property
@@ -168,16 +170,24 @@ class EpisodeDataset:
         """Read what other processes have committed since, and return the number of new episodes."""
         if self._store is None:
             return 0
-        names = [name for name in self._store.shard_names() if name not in self._seen]
-        if self.capacity is not None:
-            names = self._newest_that_fit(self._store, names)
-        num_new = 0
-        for name in names:
-            try:
-                num_new += self._read(self._store, name) if self.in_memory else self._map(self._store, name)
-            except DatasetError as error:
-                self._skip(self._store, name, error)
-            self._seen.add(name)
+        num_new, has_vanished = 0, True
+        while has_vanished:  # merged meanwhile, or deleted: what took its place is listed now
+            has_vanished = False
+            names = [name for name in self._store.shard_names() if name not in self._seen]
+            if self.capacity is not None:
+                names = self._newest_that_fit(self._store, names)
+            for name in names:
+                try:
+                    num_new += (
+                        self._read(self._store, name) if self.in_memory else self._map(self._store, name)
+                    )
+                    self._seen.update(self._store.origins(name))
+                except DatasetError as error:
+                    if not self._store.holds(name):
+                        has_vanished = True
+                        continue
+                    self._skip(error)
+                self._seen.add(name)
         return num_new
 
     def sample(self, batch_size: int, horizon: int, generator: np.random.Generator) -> Batch:
@@ -216,10 +226,8 @@ class EpisodeDataset:
 
     def _read(self, store: EpisodeStore, name: str) -> int:
         """Take a shard's episodes into memory; returns how many."""
-        episodes = store.read(name)
         is_known = self._knows(store, name)
-        if any(is_known):
-            episodes = [episode for episode, known in zip(episodes, is_known, strict=True) if not known]
+        episodes = [e for e, known in zip(store.read(name), is_known, strict=True) if not known]
         for episode in episodes:
             self._require_room(episode.num_steps)
         for episode in episodes:
@@ -228,28 +236,36 @@ class EpisodeDataset:
 
     def _map(self, store: EpisodeStore, name: str) -> int:
         """Take up where a shard's episodes lie; returns how many."""
-        facts = store.facts(name)
-        is_known = self._knows(store, name)
-        if any(is_known):
-            if all(is_known):
-                return 0
-            raise DatasetError(f"{store.path} was merged while it was recorded into: open it again")
+        facts, is_known = store.facts(name), self._knows(store, name)
         if not store.columns:
             store.read_description()
         if self._arena is None:
             self._arena = MappedArena(store.columns)
         assert isinstance(self._arena, MappedArena)
-        self._arena.add(
-            store.shard_path(name),
-            [fact["num_steps"] for fact in facts],
-            [fact["terminated"] for fact in facts],
-        )
-        self._facts += [{key: fact[key] for key in ("terminated", "truncated", "info")} for fact in facts]
-        return len(facts)
+        counts = [fact["num_steps"] for fact in facts]
+        origins = [origin for origin, count in store.origins(name).items() for _ in range(count)]
+        first = 0
+        for known, run in groupby(is_known):
+            end = first + len(list(run))
+            if not known:
+                self._arena.add(
+                    store.shard_path(name),
+                    counts[first:end],
+                    [fact["terminated"] for fact in facts[first:end]],
+                    origin=origins[first],
+                    before=counts[:first],
+                    after=counts[end:],
+                )
+                self._facts += [
+                    {key: fact[key] for key in ("terminated", "truncated", "info")}
+                    for fact in facts[first:end]
+                ]
+            first = end
+        return is_known.count(False)
 
     def _knows(self, store: EpisodeStore, name: str) -> list[bool]:
         """Of each episode of a merged shard, whether it was read already, before it was merged."""
-        return [old in self._seen for old, count in store.replaces(name).items() for _ in range(count)]
+        return [origin in self._seen for origin, count in store.origins(name).items() for _ in range(count)]
 
     def _remember(self, episode: Episode) -> None:
         arrays = episode_arrays(episode)
@@ -278,7 +294,11 @@ class EpisodeDataset:
         for index in reversed(range(len(names))):
             if num_steps >= (self.capacity or 0):
                 self._seen.update(names[: index + 1])
-                self._num_forgotten += index + 1
+                for name in names[: index + 1]:
+                    with suppress(DatasetError):
+                        origins = store.origins(name)
+                        self._num_forgotten += sum(origins.values())
+                        self._seen.update(origins)
                 return names[index + 1 :]
             try:
                 num_steps += sum(fact["num_steps"] for fact in store.facts(names[index]))
@@ -286,8 +306,7 @@ class EpisodeDataset:
                 continue  # Reported when it is read.
         return names
 
-    def _skip(self, store: EpisodeStore, name: str, error: DatasetError) -> None:
-        if store.holds(name):
-            if self._strict:
-                raise error
-            warnings.warn(f"skipped a damaged shard: {error}", stacklevel=3)
+    def _skip(self, error: DatasetError) -> None:
+        if self._strict:
+            raise error
+        warnings.warn(f"skipped a damaged shard: {error}", stacklevel=3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Int64
 
 from worldmodel.data.columns import Columns, num_rows
 from worldmodel.data.compressed import CompressedRows
-from worldmodel.data.shard import map_column
+from worldmodel.data.shard import MERGED_SUFFIX, map_column, read_facts, read_manifest
 from worldmodel.errors import DatasetError
 
 _MAX_NUM_MAPS = 512  # each takes a file descriptor, of which a process has 1024
@@ -21,6 +22,10 @@ _MAX_NUM_MAPS = 512  # each takes a file descriptor, of which a process has 1024
 class _Shard:
     path: Path
     counts: tuple[int, ...]  # steps of each episode
+    origin: str  # as what its first episode was recorded
+    # Steps of other episodes in the same files.
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
 
 class MappedArena:
@@ -59,8 +64,21 @@ class MappedArena:
         arrays = (self._last_rows, self._step_ends, self._shard_of, self._terminated)
         return sum(array.nbytes for array in arrays)
 
-    def add(self, path: Path, counts: list[int], terminated: list[bool]) -> None:
-        """Add the episodes of a shard; their numbers stay on the disk."""
+    def add(
+        self,
+        path: Path,
+        counts: list[int],
+        terminated: list[bool],
+        *,
+        origin: str,
+        before: Sequence[int] = (),
+        after: Sequence[int] = (),
+    ) -> None:
+        """Add neighbouring episodes of a shard; their numbers stay on the disk.
+
+        - `origin`: as what the first was recorded, by which they are found again when the shard is merged.
+        - `before`, `after`: steps of the shard's other episodes, which are not added.
+        """
         num_rows_before = int(self._last_rows[-1]) + 1 if self.num_episodes else 0
         self._first_rows.append(num_rows_before)
         self._first_episodes.append(self.num_episodes)
@@ -70,18 +88,19 @@ class MappedArena:
         self._last_rows = np.concatenate([self._last_rows, last_rows])
         self._shard_of = np.concatenate([self._shard_of, np.full(len(counts), len(self._shards))])
         self._terminated = np.concatenate([self._terminated, np.array(terminated, np.bool_)])
-        self._shards.append(_Shard(path, tuple(counts)))
+        self._shards.append(_Shard(path, tuple(counts), origin, tuple(before), tuple(after)))
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """Copies of the columns of one episode."""
         shard = int(self._shard_of[index])
+        last = int(self._last_rows[index])
+        first = int(self._last_rows[index - 1]) + 1 if index else 0
         within = index - self._first_episodes[shard]
-        counts = self._shards[shard].counts
         arrays = {}
         for name in self.columns:
-            start = sum(num_rows(name, count) for count in counts[:within])
-            rows = np.arange(start, start + num_rows(name, counts[within]))
-            arrays[name] = self._map(shard, name)[rows]
+            is_observed = num_rows(name, 1) == 2
+            rows = np.arange(first, last + is_observed) - self._first_rows[shard]
+            arrays[name] = self._rows(shard, name, rows if is_observed else rows - within)
         return arrays
 
     def rows_of(
@@ -112,14 +131,8 @@ class MappedArena:
             source = self._map(shard, name)
             if len(starts) == 1 and isinstance(source, np.ndarray):
                 np.take(source, local, axis=0, out=taken, mode="clip")  # the only mode without a buffer
-                continue
-            try:
-                taken[lines] = source[local[lines]]
-            except ValueError as error:  # of compressed rows
-                raise DatasetError(
-                    f"cannot read {name} of {self._shards[shard].path}: {error}; `worldmodel data validate` "
-                    "names all damage"
-                ) from error
+            else:
+                taken[lines] = self._rows(shard, name, local[lines])
         if is_padding is not None:
             taken[is_padding] = 0
         return taken
@@ -130,14 +143,43 @@ class MappedArena:
         is_last_step = rows == self._last_rows[episodes][:, None] - 1
         return is_last_step & self._terminated[episodes][:, None]
 
+    def _rows(self, shard: int, name: str, rows: np.ndarray) -> np.ndarray:
+        """Copies of some rows of a shard's column. Errors: `DatasetError` that names it."""
+        try:
+            return self._map(shard, name)[rows]
+        except ValueError as error:  # of compressed rows
+            raise DatasetError(
+                f"cannot read {name} of {self._shards[shard].path}: {error}; `worldmodel data validate` "
+                "names all damage"
+            ) from error
+
     def _map(self, shard: int, name: str) -> np.ndarray | CompressedRows:
         key = (shard, name)
         if key in self._maps:
             self._maps.move_to_end(key)
-        else:
-            self._maps[key] = map_column(
-                self._shards[shard].path, name, self.columns[name], self._shards[shard].counts
-            )
-            if len(self._maps) > _MAX_NUM_MAPS:
-                self._maps.popitem(last=False)
+            return self._maps[key]
+        held = self._shards[shard]
+        if not held.path.is_dir():
+            held = self._shards[shard] = self._heir(held)
+        counts = held.counts
+        mapped = map_column(held.path, name, self.columns[name], (*held.before, *counts, *held.after))
+        start = sum(num_rows(name, count) for count in held.before)
+        stop = start + sum(num_rows(name, count) for count in counts)
+        self._maps[key] = mapped[start:stop]
+        if len(self._maps) > _MAX_NUM_MAPS:
+            self._maps.popitem(last=False)
         return self._maps[key]
+
+    def _heir(self, gone: _Shard) -> _Shard:
+        """Where the episodes of a shard that was merged meanwhile are now."""
+        for path in sorted(gone.path.parent.glob(f"[!.]*{MERGED_SUFFIX}")):
+            origins = read_manifest(path)["replaces"]
+            if gone.origin in origins:
+                counts = [fact["num_steps"] for fact in read_facts(path)]
+                names = list(origins)
+                first = sum(origins[name] for name in names[: names.index(gone.origin)])
+                end = first + len(gone.counts)
+                if tuple(counts[first:end]) == gone.counts:
+                    before, after = tuple(counts[:first]), tuple(counts[end:])
+                    return replace(gone, path=path, before=before, after=after)
+        raise DatasetError(f"{gone.path} is not there any more: open the dataset again to go on without it")

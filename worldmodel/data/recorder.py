@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel.data.episode import Episode
+from worldmodel.errors import DatasetError
 
 _FIRST_CAPACITY = 64  # steps
 
@@ -26,6 +27,7 @@ class BatchRecorder:
         self._capacity = _FIRST_CAPACITY
         # (B, capacity + 1, ...): one row more than steps, which only observations use.
         self._columns: dict[str, np.ndarray] = {}
+        self._extra: set[str] | None = None
         self.start(np.ones(self._size, np.bool_), observation)
 
     def start(self, is_new: np.ndarray, observation: Mapping[str, np.ndarray]) -> None:
@@ -42,6 +44,13 @@ class BatchRecorder:
         extra: Mapping[str, np.ndarray],
     ) -> None:
         """Add a step of every environment: action (B, A), reward (B,), the observations after it, extras."""
+        if self._extra is None:
+            self._extra = set(extra)
+        if set(extra) != self._extra:
+            raise DatasetError(
+                f"a step has the extra columns {sorted(extra)}, and those before it {sorted(self._extra)}: "
+                "give the same ones on every step"
+            )
         at = self._num_steps
         if int(at.max()) == self._capacity:
             self._grow()

@@ -25,6 +25,7 @@ from worldmodel.files import committed_directory
 
 EPISODES_FILE = "episodes.json"
 MANIFEST_FILE = "shard.json"
+MERGED_SUFFIX = "-merged"  # of the name of a shard that holds others' episodes
 
 
 def episode_arrays(episode: Episode) -> dict[str, np.ndarray]:
@@ -56,15 +57,16 @@ def write_shard(
     directory: Path,
     name: str,
     episodes: Sequence[Episode],
-    replaces: Mapping[str, int] | None = None,
     *,
+    replaces: Mapping[str, int] | None = None,
+    ignores: Sequence[str] = (),
     compresses_pixels: bool = False,
 ) -> None:
     """Commit the episodes (of the same columns) as the shard `directory/name`, all or none.
 
     `compresses_pixels`: row by row, see `compressed.py`.
-    `replaces`: shards whose episodes these are, one shard after the other, and how many each holds: readers
-    ignore these shards from now on.
+    `replaces`: as what these episodes were recorded, shard after shard, and how many each held.
+    `ignores`: shards that hold the same episodes, which readers pass over from now on.
 
     When this returns, they are on the disk. DatasetError if they could not be written (a full disk, say).
     """
@@ -90,7 +92,7 @@ def write_shard(
             content = json.dumps(facts, allow_nan=False).encode()
             (temporary / EPISODES_FILE).write_bytes(content)
             checksums[EPISODES_FILE] = zlib.crc32(content)
-            manifest = {"checksums": checksums, "replaces": dict(replaces or {})}
+            manifest = {"checksums": checksums, "replaces": dict(replaces or {}), "ignores": list(ignores)}
             (temporary / MANIFEST_FILE).write_text(json.dumps(manifest))
     except OSError as error:
         raise DatasetError(
@@ -160,20 +162,23 @@ def write_failure(path: Path, error: OSError) -> str:
 
 
 def read_manifest(shard: Path) -> dict[str, Any]:
-    """`checksums` (CRC-32 of each file) and `replaces` (shards whose episodes these are, and how many each).
+    """`checksums` (CRC-32 of each file), `replaces` and `ignores` as in `write_shard`.
 
-    Both are empty for a shard of schema version 1. Errors: `DatasetError` if it is damaged.
+    All are empty for a shard of schema version 1. Errors: `DatasetError` if it is damaged.
     """
     path = shard / MANIFEST_FILE
     try:
         manifest = json.loads(path.read_bytes())
         for key in ("checksums", "replaces"):
             entries = manifest.get(key)
-            if not isinstance(entries, dict) or not all(type(value) is int for value in entries.values()):
+            if not isinstance(entries, dict) or not all(type(v) is int and v >= 0 for v in entries.values()):
                 raise ValueError(f"{key!r} is no object of whole numbers")
-        return {key: manifest[key] for key in ("checksums", "replaces")}
+        ignores = manifest.get("ignores")
+        if not isinstance(ignores, list) or not all(isinstance(name, str) for name in ignores):
+            raise ValueError("'ignores' is no list of names")
+        return {key: manifest[key] for key in ("checksums", "replaces", "ignores")}
     except FileNotFoundError:
-        return {"checksums": {}, "replaces": {}}
+        return {"checksums": {}, "replaces": {}, "ignores": []}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from error
 

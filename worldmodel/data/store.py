@@ -17,8 +17,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from worldmodel.data.columns import (
 )
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
+    MANIFEST_FILE,
+    MERGED_SUFFIX,
     episode_arrays,
     read_facts,
     read_manifest,
@@ -45,7 +48,6 @@ from worldmodel.errors import DatasetError
 from worldmodel.files import TEMPORARY_PREFIX, fsync, write_json
 
 SCHEMA_VERSION = 2  # 1: no checksums, nothing merged
-MERGED_SUFFIX = "-merged"
 # A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
 # it means nothing on a network disk or in another container, where the writer may be alive and well.
 STALE_AFTER_S = 3600.0
@@ -66,25 +68,47 @@ class EpisodeStore:
         self.read_description()
         if create:
             _require_same_info(self.path, self.info, _plain_json(info or {}))
-            if self._schema_version < SCHEMA_VERSION:  # an older release must not read what is written now
-                self._write_description(self.columns)
+            self.upgrade()
             self._remove_stale()
 
     def shard_names(self) -> list[str]:
         """Names of the committed shards, oldest first."""
         names = self.all_names()
-        replaced = {old for name in names for old in self.replaces(name)}
-        return [name for name in names if name not in replaced]
+        ignored = {old for name in names for old in self.ignored_by(name)}
+        return [name for name in names if name not in ignored]
 
-    def replaces(self, name: str) -> dict[str, int]:
-        """The shards whose episodes a merged one holds, and how many of each; `DatasetError` if damaged."""
+    def ignored_by(self, name: str) -> list[str]:
+        """The shards that a merged one stands for; none if it is damaged, which is told when it is read."""
+        if name.endswith(MERGED_SUFFIX):
+            with suppress(DatasetError):
+                return list(read_manifest(self._shards / name)["ignores"])
+        return []
+
+    def origins(self, name: str) -> dict[str, int]:
+        """As what a shard's episodes were recorded: shards, in order, and how many episodes each held.
+
+        Errors: `DatasetError` if it is damaged.
+        """
+        count = len(self.facts(name))
         if not name.endswith(MERGED_SUFFIX):
-            return {}
+            return {name: count}
         replaced: dict[str, int] = read_manifest(self._shards / name)["replaces"]
+        if sum(replaced.values()) != count:
+            path = self._shards / name / MANIFEST_FILE
+            raise DatasetError(f"{path} tells of {sum(replaced.values())} episodes, and there are {count}")
         return replaced
 
     def all_names(self) -> list[str]:
         """Names of the committed shards, those whose episodes a merged one holds included."""
+        # A listing is no snapshot: it may miss a shard that is merged meanwhile, and its heir too.
+        names = self._listed()
+        while True:
+            again = self._listed()
+            if again == names:
+                return names
+            names = again
+
+    def _listed(self) -> list[str]:
         try:
             return sorted(
                 entry.name
@@ -97,6 +121,28 @@ class EpisodeStore:
     def facts(self, name: str) -> list[dict[str, Any]]:
         """What is known of each episode of a shard, without its numbers; DatasetError if it is damaged."""
         return read_facts(self._shards / name)
+
+    def episode_infos(self) -> Iterator[dict[str, Any]]:
+        """The `info` of each episode, without its numbers; `DatasetError` for a damaged shard."""
+        seen: set[str] = set()
+        has_vanished = True
+        while has_vanished:  # merged meanwhile: what took its place is listed now
+            has_vanished = False
+            for name in self.shard_names():
+                if name in seen:
+                    continue
+                try:
+                    origins, facts = self.origins(name), iter(self.facts(name))
+                except DatasetError:
+                    if self.holds(name):
+                        raise
+                    has_vanished = True
+                    continue
+                for origin, number in origins.items():
+                    part = list(islice(facts, number))
+                    if origin not in seen:
+                        yield from (fact["info"] for fact in part)
+                seen |= {name, *origins}
 
     def has_checksums(self, name: str) -> bool:
         """Whether damage of any byte of a shard is noticed when it is read."""
@@ -122,6 +168,12 @@ class EpisodeStore:
                 for fact in self.facts(name):
                     total += sum(num_rows(column, fact["num_steps"]) * size for column, size in sizes.items())
         return total
+
+    def upgrade(self) -> None:
+        """Say that this release writes here: an older one must not read what is written now."""
+        if self._schema_version < SCHEMA_VERSION:
+            self.read_description()  # another process may have set the columns
+            self._write_description(self.columns)
 
     def read(self, name: str) -> list[Episode]:
         """The episodes of a shard; DatasetError if it is damaged."""

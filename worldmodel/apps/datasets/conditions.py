@@ -2,12 +2,12 @@
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from worldmodel.apps.config import closest
-from worldmodel.data import Episode
+from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
 
 CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
@@ -19,6 +19,16 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+
+
+def check_names(conditions: Sequence["Condition"], dataset: EpisodeDataset) -> None:
+    """Some episode must have what is asked for. Errors: `ConfigError`."""
+    known = dict.fromkeys(name for episode in dataset for name in facts_of(episode))
+    for name in [condition.name for condition in conditions]:
+        if name not in known:
+            raise ConfigError(
+                f"episodes have no {name!r}{closest(name, list(known))}. Known: {', '.join(known)}"
+            )
 
 
 def facts_of(episode: Episode) -> dict[str, Any]:
@@ -55,9 +65,7 @@ class Condition:
         """Whether it is true of an episode. Errors: `ConfigError` for what cannot be compared."""
         facts = facts_of(episode)
         if self.name not in facts:
-            raise ConfigError(
-                f"episodes have no {self.name!r}{closest(self.name, list(facts))}. Known: {', '.join(facts)}"
-            )
+            return False
         fact = facts[self.name]
         try:
             return _COMPARE[self.comparison](fact, self.value)

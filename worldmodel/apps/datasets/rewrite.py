@@ -1,6 +1,6 @@
 """`data split`, `merge`, `filter`, `compact`: datasets made of others' episodes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel.apps.config import positive
-from worldmodel.apps.datasets.conditions import Condition
+from worldmodel.apps.datasets.conditions import Condition, check_names
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.merging import merge_shards
@@ -38,7 +38,9 @@ def split(config: dict[str, Any]) -> dict[str, int]:
     with new_folder(config["output"]) as folder:
         for name, indices in parts.items():
             episodes = (dataset.episode(index) for index in sorted(indices.tolist()))
-            write_dataset(folder / name, episodes, dataset.info, total=len(indices))
+            write_dataset(
+                folder / name, episodes, dataset.info, total=len(indices), sources=[config["dataset"]]
+            )
     return {name: len(indices) for name, indices in parts.items()}
 
 
@@ -57,7 +59,13 @@ def merge(config: dict[str, Any]) -> int:
                 raise ConfigError(f"{path} has {key}={value!r}, those before it have {info[key]!r}")
     with new_folder(config["output"]) as folder:
         total = sum(len(dataset) for dataset in datasets)
-        write_dataset(folder, (episode for dataset in datasets for episode in dataset), info, total=total)
+        write_dataset(
+            folder,
+            (episode for dataset in datasets for episode in dataset),
+            info,
+            total=total,
+            sources=config["datasets"],
+        )
     return total
 
 
@@ -70,6 +78,7 @@ def keep(config: dict[str, Any]) -> tuple[int, int]:
         raise ConfigError("a condition is missing: give one or more, such as 'return>500'")
     conditions = [Condition.parse(str(text)) for text in config["where"]]
     dataset = EpisodeDataset.open(config["dataset"])
+    check_names(conditions, dataset)
     kept = [
         index
         for index, episode in enumerate(dataset)
@@ -81,7 +90,9 @@ def keep(config: dict[str, Any]) -> tuple[int, int]:
             f"{' and '.join(map(str, config['where']))}: `worldmodel data info` shows what there is"
         )
     with new_folder(config["output"]) as folder:
-        write_dataset(folder, map(dataset.episode, kept), dataset.info, total=len(kept))
+        write_dataset(
+            folder, map(dataset.episode, kept), dataset.info, total=len(kept), sources=[config["dataset"]]
+        )
     return len(kept), len(dataset)
 
 
@@ -95,17 +106,23 @@ def compact(config: dict[str, Any]) -> int:
 
 
 def write_dataset(
-    path: Path, episodes: Iterable[Episode], info: dict[str, Any], *, total: int | None
+    path: Path,
+    episodes: Iterable[Episode],
+    info: dict[str, Any],
+    *,
+    total: int | None,
+    sources: Sequence[str] = (),
 ) -> None:
     """Write episodes (`total`, if it is known) as a new dataset, in shards as large as they should be.
 
-    Errors: `DatasetError`.
+    Images stay compressed where they are so in one of the `sources`. Errors: `DatasetError`.
     """
+    compresses = any(any(Path(source).glob("shards/[!.]*/*.zlib")) for source in sources)
     store = EpisodeStore(path, create=True, info=info)
     with ProgressDisplay("writing", total, "episodes") as display:
         done = 0
         for group in _groups(episodes):
-            store.write(group)
+            store.write(group, compresses_pixels=compresses)
             done += len(group)
             display.update(done)
 
