@@ -106,8 +106,13 @@ def validate(config: dict[str, Any]) -> None:
         for index, name in enumerate(names):
             try:
                 num_episodes += len(store.read(name))
+                store.origins(name)
                 unchecked += not store.has_checksums(name)
             except DatasetError as error:
+                if not store.holds(name):
+                    raise DatasetError(
+                        f"dataset={config['dataset']} was merged meanwhile: validate it again"
+                    ) from error
                 damaged.append(name)
                 display.note(str(error))
             display.update(index + 1)

@@ -15,7 +15,7 @@ first row. Their TD-MPC2 reads it beside the action, however, and so does whoeve
 Reading goes by where the NaN is; where there is none, by their recorder.
 
 The attribute `worldmodel` of the file, JSON, keeps what the columns cannot: `info` of the dataset and of each
-episode. Also here: reading HDF5 that may be damaged or hostile, for `minari.py` too.
+episode.
 """
 
 from __future__ import annotations
