@@ -82,7 +82,9 @@ class OracleForesight:
         self, env: envs.TaskVectorEnv, *, num_threads: int = 1, learned: LearnedForesight | None = None
     ) -> None:
         if not isinstance(env, envs.SyncTaskVectorEnv):
-            raise ConfigError("model=oracle needs environments in this process, to see their physics states")
+            raise ConfigError(
+                "model=oracle needs environments that it can look into: envs.make_vec(..., how='sync')"
+            )
         self._env, self._learned = env, learned
         assert env.single_action_space.shape is not None
         self.action_dim = int(env.single_action_space.shape[0])

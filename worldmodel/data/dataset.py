@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,21 +17,13 @@ from worldmodel.data.arena import EpisodeArena
 from worldmodel.data.columns import Columns, columns_of, require_same_columns
 from worldmodel.data.episode import Episode
 from worldmodel.data.mapped_arena import MappedArena
+from worldmodel.data.memory import available_memory_bytes
 from worldmodel.data.shard import episode_arrays, episode_from_arrays
 from worldmodel.data.store import EpisodeStore
 from worldmodel.data.windows import Batch, gather_windows
 from worldmodel.errors import DatasetError
 
 _MAX_MEMORY_FRACTION = 0.5  # of what is free, for a dataset that is read into memory
-
-
-def available_memory_bytes() -> float:
-    """Memory that is free for use now; infinite where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):  # not Linux
-        return math.inf
 
 
 class EpisodeDataset:
@@ -78,9 +69,7 @@ class EpisodeDataset:
         self._info: dict[str, Any] = dict(info or {}) if self._store is None else self._store.info
         must_be_in_memory = self._writable or capacity is not None
         if must_be_in_memory and in_memory is False:
-            raise DatasetError(
-                "a dataset that is appended to or has a capacity is in memory: leave out in_memory"
-            )
+            raise DatasetError("what is appended to or has a capacity is in memory: leave out in_memory")
         if in_memory is None:
             in_memory = must_be_in_memory or self._fits_memory()
         self.in_memory = in_memory
@@ -170,6 +159,7 @@ class EpisodeDataset:
         """Read what other processes have committed since, and return the number of new episodes."""
         if self._store is None:
             return 0
+        take_up = self._read if self.in_memory else self._map
         num_new, has_vanished = 0, True
         while has_vanished:  # merged meanwhile, or deleted: what took its place is listed now
             has_vanished = False
@@ -178,9 +168,7 @@ class EpisodeDataset:
                 names = self._newest_that_fit(self._store, names)
             for name in names:
                 try:
-                    num_new += (
-                        self._read(self._store, name) if self.in_memory else self._map(self._store, name)
-                    )
+                    num_new += take_up(self._store, name)
                     self._seen.update(self._store.origins(name))
                 except DatasetError as error:
                     if not self._store.holds(name):
@@ -220,9 +208,8 @@ class EpisodeDataset:
             yield self.gather(np.arange(first, min(first + batch_size, self.num_steps)), horizon)
 
     def _fits_memory(self) -> bool:
-        if self._store is None:
-            return True
-        return self._store.num_memory_bytes() <= _MAX_MEMORY_FRACTION * available_memory_bytes()
+        needed = 0 if self._store is None else self._store.num_memory_bytes()
+        return needed <= _MAX_MEMORY_FRACTION * available_memory_bytes()
 
     def _read(self, store: EpisodeStore, name: str) -> int:
         """Take a shard's episodes into memory; returns how many."""

@@ -10,7 +10,6 @@ Writers never touch each other's shards and need no lock; merging takes one.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -29,9 +28,15 @@ from worldmodel.data.columns import (
     Columns,
     columns_from_json,
     columns_of,
-    columns_to_json,
     num_rows,
     require_same_columns,
+)
+from worldmodel.data.description import (
+    SCHEMA_VERSION,
+    create_json,
+    description,
+    plain_json,
+    require_same_info,
 )
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
@@ -47,7 +52,6 @@ from worldmodel.data.shard import (
 from worldmodel.errors import DatasetError
 from worldmodel.files import TEMPORARY_PREFIX, fsync, write_json
 
-SCHEMA_VERSION = 2  # 1: no checksums, nothing merged
 # A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
 # it means nothing on a network disk or in another container, where the writer may be alive and well.
 STALE_AFTER_S = 3600.0
@@ -64,10 +68,10 @@ class EpisodeStore:
         self._last_number = 0
         self._schema_version = SCHEMA_VERSION
         if create:
-            self._create(_plain_json(info or {}))
+            self._create(plain_json(info or {}))
         self.read_description()
         if create:
-            _require_same_info(self.path, self.info, _plain_json(info or {}))
+            require_same_info(self.path, self.info, plain_json(info or {}))
             self.upgrade()
             self._remove_stale()
 
@@ -199,7 +203,7 @@ class EpisodeStore:
                 self._shards.mkdir(parents=True, exist_ok=True)
                 fsync(self.path)
                 fsync(self.path.parent)
-            _create_json(self.path / "dataset.json", _description({}, info))
+            create_json(self.path / "dataset.json", description({}, info))
         except OSError as error:
             raise DatasetError(write_failure(self.path, error)) from error
 
@@ -215,7 +219,7 @@ class EpisodeStore:
 
     def _write_description(self, columns: Columns) -> None:
         try:
-            write_json(self.path / "dataset.json", _description(columns, self.info))
+            write_json(self.path / "dataset.json", description(columns, self.info))
         except OSError as error:
             raise DatasetError(write_failure(self.path, error)) from error
 
@@ -223,8 +227,8 @@ class EpisodeStore:
         """Read `dataset.json` (again). Errors: `DatasetError` if it is missing or damaged."""
         path = self.path / "dataset.json"
         try:
-            description = json.loads(path.read_bytes())
-            version = description["schema_version"]
+            content = json.loads(path.read_bytes())
+            version = content["schema_version"]
             if type(version) is int and version > SCHEMA_VERSION:
                 raise DatasetError(
                     f"{path} has schema version {version}; this release of worldmodel reads up to "
@@ -232,11 +236,11 @@ class EpisodeStore:
                 )
             if type(version) is not int or version < 1:
                 raise ValueError(f"its schema version is {version!r}, no whole number from 1 on")
-            if not isinstance(description["info"], dict):
+            if not isinstance(content["info"], dict):
                 raise ValueError("'info' is not an object")
             self._schema_version = version
-            self.columns = columns_from_json(description["columns"])
-            self.info = description["info"]
+            self.columns = columns_from_json(content["columns"])
+            self.info = content["info"]
         except FileNotFoundError as error:
             raise DatasetError(
                 f"there is no dataset at {self.path} ({path} is missing): check the path, or record one first"
@@ -267,47 +271,3 @@ class EpisodeStore:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 except OSError:
                     continue  # Another writer was quicker, or it is not ours to delete; it does no harm.
-
-
-def _description(columns: Columns, info: dict[str, Any]) -> dict[str, Any]:
-    return {"schema_version": SCHEMA_VERSION, "columns": columns_to_json(columns), "info": info}
-
-
-def _create_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file unless there is one: what another writer has just put there must not be lost."""
-    if path.exists():
-        return
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-    try:
-        write_json(temporary, content)
-        os.link(temporary, path)
-        fsync(path.parent)
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSYS):
-            raise
-        write_json(path, content)  # A file system without hard links, such as exFAT.
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _plain_json(info: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return json.loads(json.dumps(dict(info), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"the info of a dataset is plain JSON, but {error}: give strings, finite numbers, bools, "
-            "lists and dicts"
-        ) from error
-
-
-def _require_same_info(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    # Scalars say what the data are (task, control period): with another value some episodes would be wrong.
-    # Nested values say how the data came about (package versions): the first ones stay.
-    for name, value in given.items():
-        if name in stored and not isinstance(value, dict | list) and stored[name] != value:
-            raise DatasetError(
-                f"the dataset {path} has {name}={stored[name]!r}, not {value!r}: use the same settings, "
-                "or another directory"
-            )
