@@ -168,8 +168,9 @@ class EpisodeDataset:
                 names = self._newest_that_fit(self._store, names)
             for name in names:
                 try:
-                    num_new += take_up(self._store, name)
-                    self._seen.update(self._store.origins(name))
+                    origins = self._store.origins(name)
+                    num_new += take_up(self._store, name, origins)
+                    self._seen.update(origins)
                 except DatasetError as error:
                     if not self._store.holds(name):
                         has_vanished = True
@@ -211,27 +212,26 @@ class EpisodeDataset:
         needed = 0 if self._store is None else self._store.num_memory_bytes()
         return needed <= _MAX_MEMORY_FRACTION * available_memory_bytes()
 
-    def _read(self, store: EpisodeStore, name: str) -> int:
+    def _read(self, store: EpisodeStore, name: str, origins: dict[str, int]) -> int:
         """Take a shard's episodes into memory; returns how many."""
-        is_known = self._knows(store, name)
-        episodes = [e for e, known in zip(store.read(name), is_known, strict=True) if not known]
+        read = zip(store.read(name), self._knows(origins), strict=True)
+        episodes = [episode for episode, is_known in read if not is_known]
         for episode in episodes:
             self._require_room(episode.num_steps)
         for episode in episodes:
             self._remember(episode)
         return len(episodes)
 
-    def _map(self, store: EpisodeStore, name: str) -> int:
+    def _map(self, store: EpisodeStore, name: str, origins: dict[str, int]) -> int:
         """Take up where a shard's episodes lie; returns how many."""
-        facts, is_known = store.facts(name), self._knows(store, name)
+        facts, is_known = store.facts(name), self._knows(origins)
         if not store.columns:
             store.read_description()
         if self._arena is None:
             self._arena = MappedArena(store.columns)
         assert isinstance(self._arena, MappedArena)
         counts = [fact["num_steps"] for fact in facts]
-        origins = [origin for origin, count in store.origins(name).items() for _ in range(count)]
-        first = 0
+        origin_of, first = [origin for origin, count in origins.items() for _ in range(count)], 0
         for known, run in groupby(is_known):
             end = first + len(list(run))
             if not known:
@@ -239,7 +239,7 @@ class EpisodeDataset:
                     store.shard_path(name),
                     counts[first:end],
                     [fact["terminated"] for fact in facts[first:end]],
-                    origin=origins[first],
+                    origin=origin_of[first],
                     before=counts[:first],
                     after=counts[end:],
                 )
@@ -250,9 +250,9 @@ class EpisodeDataset:
             first = end
         return is_known.count(False)
 
-    def _knows(self, store: EpisodeStore, name: str) -> list[bool]:
+    def _knows(self, origins: dict[str, int]) -> list[bool]:
         """Of each episode of a merged shard, whether it was read already, before it was merged."""
-        return [origin in self._seen for origin, count in store.origins(name).items() for _ in range(count)]
+        return [origin in self._seen for origin, count in origins.items() for _ in range(count)]
 
     def _remember(self, episode: Episode) -> None:
         arrays = episode_arrays(episode)

@@ -21,18 +21,16 @@ from worldmodel.apps.bench.output import (
     check_names,
     make_folder,
     provenance,
-    write_table,
+    write_all,
 )
 from worldmodel.apps.bench.problems import Problem
 from worldmodel.apps.bench.speed_report import figure, page
 from worldmodel.apps.bench.timing import MatrixProducts, Spread, Work, take_turns
 from worldmodel.apps.build import build_acceleration, build_device
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.errors import ConfigError
-from worldmodel.files import write_json
 from worldmodel.model import PRECISIONS, Acceleration
 
 PROBLEMS = ("linear", "latent", "model")
@@ -121,11 +119,8 @@ def bench_speed(config: dict[str, Any], given: set[str]) -> Path:
                 rows += _measure(problem, config, device, display, done=len(rows))
             finally:
                 problem.close()
-    write_table(folder / "speed.csv", rows)
-    write_json(folder / "speed.json", record)
-    save(figure(rows, config), folder / "speed.png")
-    (folder / "speed.md").write_text(page(rows, config, record))
-    return folder / "speed.md"
+    text = page(rows, config, record)
+    return write_all(folder, "speed", rows=rows, record=record, figure=figure(rows, config), page=text)
 
 
 def _check(config: dict[str, Any]) -> torch.device:
