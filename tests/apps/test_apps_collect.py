@@ -1,5 +1,6 @@
 """collect: each episode is what its number says, whoever plays it, whatever is cut off in between."""
 
+import errno
 import os
 import shutil
 import signal
@@ -62,6 +63,28 @@ def test_another_seed_is_another_collection_in_the_same_dataset(tmp_path):
 def test_workers_change_nothing(tmp_path):
     alone = collect(tmp_path / "one", "episodes=7", "num_envs=2", "policy=colored")
     same(collect(tmp_path / "two", "episodes=7", "num_envs=2", "policy=colored", "num_workers=2"), alone)
+
+
+def test_a_full_disk_keeps_what_is_recorded_and_it_goes_on_once_there_is_room(tmp_path, monkeypatch, capsys):
+    path, num_calls, fsync = tmp_path / "full", 0, os.fsync
+
+    def full(descriptor):
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls > 30:  # some shards are written by then
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["collect", f"dataset={path}", *POINT, "episodes=20", "num_envs=2"]) == 2
+    assert "is full" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.undo()
+    kept = by_number(path)
+    assert 0 < len(kept) < 20
+    assert main(["data", "validate", f"dataset={path}"]) == 0
+    more = collect(path, "episodes=20", "num_envs=2")
+    assert sorted(more) == list(range(20))
+    same({number: more[number] for number in kept}, kept)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

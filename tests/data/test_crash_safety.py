@@ -5,9 +5,11 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 from made_episodes import assert_same_episode, made_episode
+from sudden_death import survives
 
 from worldmodel.data import EpisodeDataset
 
@@ -25,28 +27,6 @@ def append_forever(path, first, acknowledged):
     for number in range(first, first + 10_000):
         dataset.append(episode_of(number))
         os.write(acknowledged, number.to_bytes(NUMBER_BYTES, "little"))
-
-
-def append_and_die(path, fatal_call):
-    """Append an episode in this process, and be killed at the n-th call that syncs or renames."""
-    calls = 0
-
-    def fatal(function):
-        def call(*arguments):
-            nonlocal calls
-            calls += 1
-            if calls == fatal_call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments)
-
-        return call
-
-    os.fsync, os.rename = fatal(os.fsync), fatal(os.rename)
-    try:
-        EpisodeDataset(path, mode="a").append(episode_of(fatal_call))
-        os._exit(0)
-    finally:
-        os._exit(1)  # Never back into pytest, twice.
 
 
 def start_writer(path, first):
@@ -100,17 +80,12 @@ def test_no_acknowledged_episode_is_lost_to_kill_9(tmp_path):
 
 
 def test_a_writer_killed_at_any_step_of_the_commit_leaves_all_or_nothing(tmp_path):
-    """So that no step escapes by luck, as it may above."""
     path = tmp_path / "walk"
     EpisodeDataset(path, mode="a").append(episode_of(0))
     survivors = []
-    for fatal_call in range(1, 14):
-        child = os.fork()
-        if child == 0:
-            append_and_die(path, fatal_call)
-        _, status = os.waitpid(child, 0)
-        assert status in (0, signal.SIGKILL)
-        survivors.append(status == 0)
+    for number in range(1, 14):
+        append = partial(lambda number: EpisodeDataset(path, mode="a").append(episode_of(number)), number)
+        survivors.append(survives(append, fatal_call=number))
         assert_complete(path, [0])
     # 6 columns, episodes.json, shard.json, the directory, the rename, the parent directory.
     assert survivors == [False] * 11 + [True] * 2

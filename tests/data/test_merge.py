@@ -1,14 +1,15 @@
 """Shards that are merged: every episode stays, once, whoever reads or is killed meanwhile."""
 
+import errno
 import json
 import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from made_episodes import assert_same_episode, made_episode
+from sudden_death import survives
 
 from worldmodel.data import EpisodeDataset
 from worldmodel.data.merging import merge_shards
@@ -132,43 +133,36 @@ def test_a_manifest_that_counts_wrong_is_refused(path, count):
         EpisodeDataset.open(path)
 
 
-def merge_and_die(path, fatal_call):
-    """Merge in this process, and be killed at the n-th call that syncs or renames."""
-    calls = 0
-
-    def fatal(function):
-        def call(*arguments, **kwargs):
-            nonlocal calls
-            calls += 1
-            if calls == fatal_call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **kwargs)
-
-        return call
-
-    os.fsync, os.rename = fatal(os.fsync), fatal(os.rename)
-    try:
-        merge_shards(EpisodeStore(path), ALL)
-        os._exit(0)
-    finally:
-        os._exit(1)  # never back into pytest, twice
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
 def test_whenever_merging_is_killed_each_episode_is_there_once(path):
-    survived = False
     for fatal_call in range(1, 40):
-        child = os.fork()
-        if child == 0:
-            merge_and_die(path, fatal_call)
-        _, status = os.waitpid(child, 0)
-        assert status in (0, signal.SIGKILL)
+        survived = survives(lambda: merge_shards(EpisodeStore(path), ALL), fatal_call)
         assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
-        survived = status == 0
         if survived:
             break
     assert survived
+    assert fatal_call > 5
     assert len(list((path / "shards").glob("[!.]*"))) == 1
+
+
+@pytest.mark.parametrize("failing_call", [1, 3, 6])
+def test_a_full_disk_stops_it_and_nothing_is_lost(path, monkeypatch, failing_call):
+    num_calls, fsync = 0, os.fsync
+
+    def full(descriptor):
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls >= failing_call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DatasetError, match="is full"):
+        merge_shards(EpisodeStore(path), ALL)
+    monkeypatch.undo()
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
+    merge_shards(EpisodeStore(path), ALL)
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_only_one_merges(path):
