@@ -24,9 +24,15 @@ from envs.errors import (  # noqa: E402
 )
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
-from envs.registry import canonical_task, make, make_vec, task_names  # noqa: E402
+from envs.registry import (  # noqa: E402
+    batch_task,
+    batch_task_names,
+    canonical_task,
+    make,
+    make_vec,
+    task_names,
+)
 from envs.simulation import Simulation  # noqa: E402
-from envs.tasks import batch_task, batch_task_names  # noqa: E402
 from envs.vector import SyncTaskVectorEnv, TaskVectorEnv  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 

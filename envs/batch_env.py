@@ -16,6 +16,7 @@ from gymnasium.wrappers.utils import rescale_box
 from envs.batch_task import BatchTask
 from envs.errors import EnvError, InvalidActionError, SimulationError
 from envs.live_physics import LivePhysics
+from envs.mjcf_env import MjcfEnv
 from envs.suite import SuiteEnv
 from envs.vector import TaskVectorEnv
 from envs.wrappers import Observation, TaskEnv
@@ -24,9 +25,8 @@ from envs.wrappers import Observation, TaskEnv
 class BatchTaskVectorEnv(TaskVectorEnv):
     """Environments of one of the `batch_task_names()`; made by `envs.make_vec`.
 
-    What it gives is what `SyncTaskVectorEnv` gives, in a fraction of the time: dm_control's Python is only
-    asked when an episode starts. Episodes are drawn by one environment of dm_control's (`task_env`), which
-    also draws the images.
+    What it gives is what `SyncTaskVectorEnv` gives, in a fraction of the time. Episodes are drawn by one
+    environment (`task_env`), which also draws the images; of dm_control's tasks nothing else asks its Python.
 
     Args:
         task_env: the task's own environment.
@@ -45,8 +45,8 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         autoreset_mode: AutoresetMode,
         num_threads: int = 1,
     ) -> None:
-        suite_env = task_env.unwrapped
-        assert isinstance(suite_env, SuiteEnv)
+        simulated_env = task_env.unwrapped
+        assert isinstance(simulated_env, SuiteEnv | MjcfEnv)
         self.num_envs = len(env_seeds)
         self.single_observation_space = task_env.observation_space
         self.single_action_space = task_env.action_space
@@ -56,20 +56,20 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         self.render_mode = task_env.render_mode
         self.autoreset_mode = autoreset_mode
         self._describe(task_env, env_seeds)
-        self._task_env, self._suite_env, self._batch_task = task_env, suite_env, batch_task
-        own_actions = suite_env.action_space
+        self._task_env, self._simulated_env, self._batch_task = task_env, simulated_env, batch_task
+        own_actions = simulated_env.action_space
         assert isinstance(own_actions, spaces.Box)
         # The very function with which RescaleAction maps actions to the motors.
         self._to_motors = rescale_box(own_actions, np.float32(-1.0), np.float32(1.0))[2]
-        task_env.reset(
-            seed=env_seeds[0]
-        )  # what an episode's start sets in the model stands there from now on
+        # What an episode's start sets in the model stands there from now on.
+        task_env.reset(seed=env_seeds[0])
         self._physics = LivePhysics(
             batch_task,
             task_env.simulation,
             num_simulations=self.num_envs,
-            num_substeps=suite_env.num_substeps,
+            num_substeps=simulated_env.num_substeps,
             num_threads=num_threads,
+            varies_model=simulated_env.varies_model,
         )
         self._chances: list[dict[str, Any] | None] = [None] * self.num_envs
         self._num_env_steps = np.zeros(self.num_envs, np.int64)
@@ -147,14 +147,14 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         return over
 
     def _start(self, index: int, seed: int | None) -> None:
-        """Start an episode: dm_control draws it, with the chance of this environment."""
+        """Start an episode: the task's environment draws it, with the chance of this one."""
         chance = self._chances[index]
         if seed is None and chance is not None:
-            self._suite_env.random.set_state(chance)
+            self._simulated_env.chance = chance
         elif seed is None:
             seed = self.env_seeds[index]
         observation, _ = self._task_env.reset(seed=seed)
-        self._chances[index] = self._suite_env.random.get_state(legacy=False)
+        self._chances[index] = self._simulated_env.chance
         self._physics.place(index, self._task_env.simulation)
         self._num_env_steps[index] = 0
         self._is_running[index], self._has_diverged[index] = True, False

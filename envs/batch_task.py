@@ -116,14 +116,16 @@ class BatchTask(ABC):
     """Observation and reward of one task for any number of states; holds the task's numbers, no state.
 
     Attributes:
-        domain: dm_control's name of the module that has the model.
         added_sensors: what is to be computed beside the model's own sensors, by a name of its own.
         drawn_fields: arrays of the model (`geom_pos`) into which each new episode draws.
     """
 
-    domain: ClassVar[str]
     added_sensors: ClassVar[Mapping[str, Sensor]] = {}
     drawn_fields: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def load_spec(self) -> mujoco.MjSpec:
+        """The task's model, still open to changes: `compile()` makes it an MjModel."""
 
     @abstractmethod
     def observe(self, readings: Readings) -> np.ndarray:

@@ -4,7 +4,8 @@
     physics.place(3, simulation)
     readings = physics.step(controls)
 
-Steps are dm_control's own to the bit. (`BatchPhysics` plays sequences on copies and forgets them.)
+Steps are those of the task's own environment, to the bit. (`BatchPhysics` plays sequences on copies and
+forgets them.)
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, model_constant
+from envs.batch_task import BatchTask, Readings, constants_of, model_constant
 from envs.errors import EnvError
 from envs.model_copy import ModelCopy, compile_with_sensors, sensor_places
 from envs.physics import quiet_divergence
 from envs.simulation import Simulation
-from envs.suite import load_suite_model
 
 
 @cache
@@ -38,6 +38,7 @@ class LivePhysics:
         num_simulations: how many; each must be `place`d before it is stepped.
         num_substeps: physics steps per control step.
         num_threads: how many simulate; the results do not depend on it.
+        varies_model: whether each has all constants of its own, taken over when it is placed.
     """
 
     def __init__(
@@ -48,20 +49,28 @@ class LivePhysics:
         num_simulations: int,
         num_substeps: int,
         num_threads: int = 1,
+        varies_model: bool = False,
     ) -> None:
         if num_threads < 1:
             raise EnvError(f"num_threads={num_threads}, and at least 1 must simulate")
         import mujoco
         from mujoco.batch import Batch
 
-        model_copy = ModelCopy(compile_with_sensors(load_suite_model(task.domain), task.added_sensors))
-        model_copy.sync(simulation.model)
-        self._model = model_copy.model
+        template = compile_with_sensors(task.load_spec(), task.added_sensors)
+        self._copies = [ModelCopy(template) for _ in range(num_simulations if varies_model else 1)]
+        for model_copy in self._copies:
+            model_copy.sync(simulation.model)
+        self._model = self._copies[0].model
+        self._varies_model = varies_model
         self._num_substeps = num_substeps
         # One MjData for each: a step then goes on from what the step before has computed at its end.
         self._batch = Batch(self._model, num_simulations, num_threads, persistent=True)
         self._stage = mujoco.mjtStage.mjSTAGE_VEL.value
-        self._drawn = {field: self._batch.expand(field) for field in task.drawn_fields}
+        self._drawn: dict[str, np.ndarray] = {}
+        if varies_model:
+            self._batch.set_models([model_copy.model for model_copy in self._copies])
+        else:
+            self._drawn = {field: self._batch.expand(field) for field in task.drawn_fields}
         self._places = sensor_places(self._model)
         self._control, self._sensordata = self._batch.bind("ctrl"), self._batch.bind("sensordata")
         kinds = mujoco.mjtWarning
@@ -74,11 +83,15 @@ class LivePhysics:
     def place(self, index: int, simulation: Simulation) -> None:
         """Let one of them go on from where `simulation` is, in the episode that was drawn there."""
         self.set_state(index, simulation.state())
+        if self._varies_model:
+            self._copies[index].sync(simulation.model)
         for field, values in self._drawn.items():
             values[index] = getattr(simulation.model, field)
 
     def show(self, index: int, simulation: Simulation) -> None:
         """Bring `simulation` to where one of them is."""
+        if self._varies_model:
+            self._copies[index].copy_to(simulation.model)
         for field, values in self._drawn.items():
             getattr(simulation.model, field)[...] = values[index]
         simulation.set_state(self._batch.state[index])
@@ -129,6 +142,8 @@ class LivePhysics:
 
     def _constants(self, kind: str, name: str, attribute: str) -> np.ndarray:
         field, path = f"{kind}_{attribute}", (kind, name, attribute)
+        if self._varies_model:
+            return constants_of([model_copy.model for model_copy in self._copies])(*path)
         if field in self._drawn:
             values = self._drawn[field]
             return values[:, getattr(self._model, kind)(name).id].reshape(len(values), -1)

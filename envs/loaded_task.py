@@ -28,6 +28,7 @@ class LoadedTask:
         angles: entries of the observation that are angles without limits (`envs.angles`).
         simulation: its MuJoCo simulation; None if it has none.
         default_camera: from where images are taken, of a MuJoCo task.
+        goal_group: of the geoms that mark the goal of an episode; None if nothing does.
         frame: makes an image (H, W, 3) of a task without MuJoCo; None if it cannot.
         divergence_errors: what `env.step` raises when the simulation diverges.
     """
@@ -40,5 +41,6 @@ class LoadedTask:
     angles: tuple[int, ...] = ()
     simulation: Simulation | None = None
     default_camera: mujoco.MjvCamera | None = None
+    goal_group: int | None = None
     frame: Callable[[], np.ndarray] | None = None
     divergence_errors: tuple[type[Exception], ...] = ()

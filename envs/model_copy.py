@@ -29,15 +29,21 @@ class ModelCopy:
 
     def sync(self, live: mujoco.MjModel) -> None:
         """Take over what `reset` or the user has changed in the live model."""
+        for own, other in self._pairs_with(live):
+            own[...] = other
+        _copy_structs(live, self.model)
+
+    def copy_to(self, live: mujoco.MjModel) -> None:
+        """Change the live model to what this one is."""
+        for own, other in self._pairs_with(live):
+            other[...] = own
+        _copy_structs(self.model, live)
+
+    def _pairs_with(self, live: mujoco.MjModel) -> list[tuple[np.ndarray, np.ndarray]]:
         if live is not self._live:
             self._pairs = self._matching_arrays(live)
             self._live = live
-        for own, other in self._pairs:
-            own[...] = other
-        for struct in ("opt", "stat"):
-            own_struct, other_struct = getattr(self.model, struct), getattr(live, struct)
-            for name in _public_names(type(own_struct)):
-                setattr(own_struct, name, getattr(other_struct, name))
+        return self._pairs
 
     def _matching_arrays(self, live: mujoco.MjModel) -> list[tuple[np.ndarray, np.ndarray]]:
         pairs = []
@@ -55,6 +61,13 @@ class ModelCopy:
             if own.size:
                 pairs.append((own, other))
         return pairs
+
+
+def _copy_structs(source: mujoco.MjModel, target: mujoco.MjModel) -> None:
+    for struct in ("opt", "stat"):
+        from_struct, to_struct = getattr(source, struct), getattr(target, struct)
+        for name in _public_names(type(to_struct)):
+            setattr(to_struct, name, getattr(from_struct, name))
 
 
 def _public_names(kind: type) -> list[str]:

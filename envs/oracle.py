@@ -12,10 +12,8 @@ from gymnasium.wrappers.utils import rescale_box
 from envs.batch_task import Readings
 from envs.errors import EnvError
 from envs.physics import BatchPhysics
-from envs.registry import canonical_task
+from envs.registry import batch_task, canonical_task, load_task
 from envs.simulation import Simulation
-from envs.suite import load_suite_model, load_suite_task
-from envs.tasks import batch_task
 from envs.wrappers import Observation
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class Oracle:
         self._batch_task = batch_task(task)
         env_step_s, timestep_s, self._action_space = _timing_and_actions(self.task)
         self._physics = BatchPhysics(
-            load_suite_model(self._batch_task.domain),
+            self._batch_task.load_spec(),
             num_substeps=round(env_step_s / timestep_s),
             sensors=self._batch_task.added_sensors,
             num_threads=num_threads,
@@ -209,7 +207,7 @@ class Oracle:
 
 def _timing_and_actions(task: str) -> tuple[float, float, gymnasium.spaces.Box]:
     """Seconds of a control step and of a physics step, and the motors' own bounds."""
-    loaded = load_suite_task(task)
+    loaded = load_task(task)
     try:
         space = loaded.env.unwrapped.action_space
         assert isinstance(space, gymnasium.spaces.Box)

@@ -1,6 +1,6 @@
 """Many MuJoCo states stepped at once, in C++ threads: `BatchPhysics`.
 
-    physics = BatchPhysics(load_suite_model("cheetah"), num_substeps=1, num_threads=2)
+    physics = BatchPhysics(batch_task("cheetah-run").load_spec(), num_substeps=1, num_threads=2)
     readings = physics.rollout([env.simulation], controls)
 
 It plays on copies: the simulations it starts from are left as they are. Its physics states equal those of

@@ -1,10 +1,10 @@
-"""Every task by name: `make`, `make_vec`, `task_names`, `canonical_task`."""
+"""Every task by name: `make`, `make_vec`, `batch_task`, `task_names`, `canonical_task`."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from envs.batch_env import BatchTaskVectorEnv
+from envs.batch_task import BatchTask
 from envs.errors import EnvError, IncompatibleVersionsError, UnknownTaskError, UnsupportedEnvError
 from envs.gymnasium_tasks import find_spec, load_gymnasium_task
 from envs.live_physics import has_live_physics
 from envs.loaded_task import LoadedTask
+from envs.mjcf_env import load_mjcf_task
 from envs.suite import canonical_name, load_suite_task, suite_tasks
+from envs.tasks import BATCH_TASKS, OWN_TASKS
 from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv, TaskVectorEnv
 from envs.wrappers import TaskEnv
 
@@ -27,8 +30,31 @@ _LEAST_WORTH_BATCHING = 2  # environments
 
 
 def task_names() -> tuple[str, ...]:
-    """All tasks of dm_control's suite, by canonical name; `gymnasium.registry` lists Gymnasium's ids."""
-    return tuple(sorted(suite_tasks()))
+    """Our own tasks and dm_control's suite, by canonical name; `gymnasium.registry` lists Gymnasium's ids."""
+    return (*OWN_TASKS, *sorted(suite_tasks()))
+
+
+def batch_task_names() -> tuple[str, ...]:
+    """All tasks that can be computed for many states at once."""
+    return tuple(BATCH_TASKS)
+
+
+def batch_task(task: str) -> BatchTask:
+    """Find a task by any of its spellings.
+
+    Raises:
+        UnsupportedEnvError: it has no batched form; names the closest that has, and all of them.
+    """
+    name = canonical_task(task)
+    if name in BATCH_TASKS:
+        return BATCH_TASKS[name]
+    check_exists(task)
+    close = difflib.get_close_matches(name, BATCH_TASKS, n=3)
+    similar = f"did you mean {', '.join(close)}? " if close else ""
+    raise UnsupportedEnvError(
+        f"{task!r} has no batched observation and reward, which the simulator oracle needs: {similar}"
+        f"There are {', '.join(BATCH_TASKS)}; envs/tasks/ shows how one is added"
+    )
 
 
 def canonical_task(task: str) -> str:
@@ -46,26 +72,29 @@ def make(
     image_size: int = 64,
     camera: str | int | None = None,
     render_size: tuple[int, int] = (480, 480),
+    factors: Mapping[str, Any] | None = None,
 ) -> TaskEnv:
     """Make a task with dict observations and actions in [-1, 1].
 
     Args:
-        task: `domain-task` of dm_control's suite (`cartpole-swingup`, `ball-in-cup-catch`; underscores and
-            `cup-catch` are understood), or the id of a Gymnasium continuous-control environment
-            (`HalfCheetah-v5`, `module:id`).
+        task: one of our own (`push`), `domain-task` of dm_control's suite (`cartpole-swingup`,
+            `ball-in-cup-catch`; underscores and `cup-catch` are understood), or the id of a Gymnasium
+            continuous-control environment (`HalfCheetah-v5`, `module:id`).
         seed: of the first episode, where `reset()` is called without one; later episodes follow from it.
         action_repeat: env steps per action; rewards are summed.
         observe: `state` (float32 vector), `pixels` (uint8, C x H x W), or both.
         image_size: height and width of `pixels`.
         camera: name or number; -1 is a free camera; None is the task's usual view.
         render_size: (width, height) of the images that `render()` returns.
+        factors: what differs from the usual, for our own tasks: {"mass": 2.0, "friction": [0.5, 1.5]} is
+            twice the mass, and friction drawn anew from a range with each episode (see `envs.factors`).
 
     Raises:
         UnknownTaskError: no such task; names similar ones.
         UnsupportedEnvError: the task's spaces do not fit.
         EnvError: other wrong arguments, or missing packages.
     """
-    loaded = _load(task)
+    loaded = load_task(task, factors)
     try:
         return TaskEnv(
             loaded,
@@ -122,8 +151,6 @@ def make_vec(
     if how not in _WAYS:
         raise EnvError(f"how={how!r}: environments are stepped in one of these ways: {', '.join(_WAYS)}")
     env_seeds = tuple(int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs))
-    from envs.tasks import BATCH_TASKS, batch_task  # it needs this module
-
     is_batched = canonical_task(task) in BATCH_TASKS and has_live_physics()
     if how == "batch" or (how == "auto" and is_batched and num_envs >= _LEAST_WORTH_BATCHING):
         found = batch_task(task)
@@ -141,11 +168,15 @@ def make_vec(
     return kind(makers, env_seeds=env_seeds, autoreset_mode=autoreset_mode)
 
 
-def _load(task: str) -> LoadedTask:
-    spec = find_spec(task)
+def load_task(task: str, factors: Mapping[str, Any] | None = None) -> LoadedTask:
+    """What `make` wraps. Errors: as `make`."""
+    spec, name = find_spec(task), canonical_name(task)
+    if spec is None and name in OWN_TASKS:
+        return load_mjcf_task(OWN_TASKS[name], factors)
+    if factors:
+        raise EnvError(f"{task} has no factors that may vary; those that have are {', '.join(OWN_TASKS)}")
     if spec is not None:
         return load_gymnasium_task(spec)
-    name = canonical_name(task)
     if re.search(r"-v\d+$", task) is None and name in suite_tasks():
         return load_suite_task(name)
     raise _unknown(task)
@@ -153,7 +184,8 @@ def _load(task: str) -> LoadedTask:
 
 def check_exists(task: str) -> None:
     """Errors: `UnknownTaskError` with similar names, for a task that `make` does not know either."""
-    if find_spec(task) is None and canonical_name(task) not in suite_tasks():
+    name = canonical_name(task)
+    if find_spec(task) is None and name not in OWN_TASKS and name not in suite_tasks():
         raise _unknown(task)
 
 
@@ -161,12 +193,12 @@ def _unknown(task: str) -> UnknownTaskError:
     try:
         names = list(task_names())
     except IncompatibleVersionsError:  # the name is wrong either way; suggest what we can
-        names = []
+        names = list(OWN_TASKS)
     # Compared in lower case, since `halfcheetah-v5` is a likely slip.
     spelled = {name.lower(): name for name in [*names, *gymnasium.registry]}
     close = difflib.get_close_matches(canonical_name(task), spelled, n=_MAX_NUM_SUGGESTIONS, cutoff=0.6)
     similar = f"did you mean {', '.join(spelled[name] for name in close)}? " if close else ""
     return UnknownTaskError(
-        f"There is no task {task!r}: {similar}envs.task_names() lists dm_control's, "
+        f"There is no task {task!r}: {similar}envs.task_names() lists ours and dm_control's, "
         "gymnasium.pprint_registry() Gymnasium's"
     )

@@ -123,7 +123,10 @@ _open_renderers: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
 
 
 class SceneRenderer:
-    """Draws a simulation, seen by one camera; the OpenGL context is made with the first image."""
+    """Draws a simulation, seen by one camera; the OpenGL context is made with the first image.
+
+    `shown_group`: a group of geoms that is drawn besides those that MuJoCo shows anyway (0 to 2).
+    """
 
     def __init__(
         self,
@@ -133,11 +136,12 @@ class SceneRenderer:
         height: int,
         camera: mujoco.MjvCamera,
         quality: Quality,
+        shown_group: int | None = None,
     ) -> None:
         self._simulation = simulation
         self._width, self._height = width, height
         self._camera = camera
-        self._quality = quality
+        self._quality, self._shown_group = quality, shown_group
         self._gl: Any = None
         self._context: Any = None
         self._scene: Any = None
@@ -206,6 +210,8 @@ class SceneRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._options = mujoco.MjvOption()
+        if self._shown_group is not None:
+            self._options.geomgroup[self._shown_group] = 1
         self._rect = mujoco.MjrRect(0, 0, self._width, self._height)
         _open_renderers.add(self)
 

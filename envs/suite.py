@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import RescaleAction
 
 from envs.angles import find_angles
+from envs.batch_task import BatchTask
 from envs.errors import UnsupportedEnvError
 from envs.loaded_task import LoadedTask
 from envs.rendering import find_camera
@@ -109,16 +110,25 @@ def load_suite_task(name: str) -> LoadedTask:
     )
 
 
-def load_suite_model(domain: str) -> mujoco.MjSpec:
-    """The model of a domain (`ball_in_cup`), still open to changes: `compile()` makes it an MjModel."""
-    import mujoco
+class SuiteTask(BatchTask):
+    """A task of the suite.
 
-    module = importlib.import_module(f"dm_control.suite.{domain}")
-    xml, assets = module.get_model_and_assets()
-    with _deprecations_unsaid():
-        return mujoco.MjSpec.from_string(
-            xml, include={name.removeprefix("./"): text for name, text in assets.items()}
-        )
+    Attributes:
+        domain: dm_control's name of the module that has the model (`ball_in_cup`).
+    """
+
+    domain: ClassVar[str]
+
+    def load_spec(self) -> mujoco.MjSpec:
+        """The domain's model."""
+        import mujoco
+
+        module = importlib.import_module(f"dm_control.suite.{self.domain}")
+        xml, assets = module.get_model_and_assets()
+        with _deprecations_unsaid():
+            return mujoco.MjSpec.from_string(
+                xml, include={name.removeprefix("./"): text for name, text in assets.items()}
+            )
 
 
 @contextmanager
@@ -175,10 +185,18 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return round(self.dm_env.control_timestep() / self.dm_env.physics.timestep())
 
     @property
-    def random(self) -> np.random.RandomState:
-        """What episodes are drawn from."""
-        random: np.random.RandomState = self.dm_env.task.random
-        return random
+    def varies_model(self) -> bool:
+        """Whether episodes have models of their own, by more than the `drawn_fields` of its task."""
+        return False
+
+    @property
+    def chance(self) -> dict[str, Any]:
+        """What the coming episodes are drawn from."""
+        return dict(self.dm_env.task.random.get_state(legacy=False))
+
+    @chance.setter
+    def chance(self, chance: dict[str, Any]) -> None:
+        self.dm_env.task.random.set_state(chance)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.errors import EnvError, InvalidActionError, RenderingError, SimulationError
+from envs.errors import EnvError, InvalidActionError, SimulationError
 from envs.loaded_task import LoadedTask
-from envs.rendering import FAST, VIDEO, Quality, SceneRenderer, find_camera
+from envs.mjcf_env import MjcfEnv
+from envs.rendering import FAST, VIDEO
 from envs.simulation import Simulation
+from envs.task_images import TaskImages
 
 Observation: TypeAlias = dict[str, np.ndarray]
 _OBSERVATION_KEYS = ("state", "pixels")
@@ -45,8 +47,13 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         self._agent_step: int | None = None  # None: no episode is running, reset() is due
         self._num_divergences = 0
         # render_size is (width, height), as images are spoken of; arrays are (H, W, 3).
-        self._video = self._image_source(camera, *render_size, quality=VIDEO)
-        self._pixels = self._image_source(camera, image_size, image_size, quality=FAST)
+        width, height = render_size
+        self._video = TaskImages(
+            loaded, camera=camera, width=width, height=height, quality=VIDEO, shows_goal=True
+        )
+        self._pixels = TaskImages(
+            loaded, camera=camera, width=image_size, height=image_size, quality=FAST, shows_goal=False
+        )
         self._observe = tuple(observe)
         self.observation_space = self._make_observation_space(image_size)
         self.action_space = spaces.Box(-1.0, 1.0, loaded.env.action_space.shape, np.float32)
@@ -111,9 +118,8 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         self._first_seed = None
         self._agent_step = None
         state, info = self._loaded.env.reset(seed=seed, options=options)
-        for source in (self._video, self._pixels):
-            if isinstance(source, SceneRenderer):
-                source.model_changed()
+        for images in (self._video, self._pixels):
+            images.model_changed()
         if self._loaded.simulation is not None:
             self._num_divergences = self._loaded.simulation.num_divergences()
         self._agent_step = 0
@@ -156,17 +162,16 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         Raises:
             RenderingError: nothing here can render; says what to install.
         """
-        return self._frame(self._video)
+        return self._video.render()
 
     def pixels(self) -> np.ndarray:
         """Image of the current state as the agent sees it: uint8 (C, H, W). Errors: as `render`."""
-        return np.ascontiguousarray(self._frame(self._pixels).transpose(2, 0, 1))
+        return np.ascontiguousarray(self._pixels.render().transpose(2, 0, 1))
 
     def close(self) -> None:
         """Free the renderers and the environment."""
-        for source in (self._video, self._pixels):
-            if isinstance(source, SceneRenderer):
-                source.close()
+        for images in (self._video, self._pixels):
+            images.close()
         super().close()
 
     @property
@@ -198,6 +203,22 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         call may differ from those first recorded.
         """
         self.simulation.set_state(state)
+
+    def goal_observation(self) -> Observation:
+        """What would be observed where the running episode's goal is reached.
+
+        Raises:
+            EnvError: the task has no goal; says which tasks have one.
+        """
+        env = self.unwrapped
+        if not isinstance(env, MjcfEnv):
+            raise EnvError(f"{self.task} has no goal to observe: take one of our own tasks, such as tworoom")
+        now = self.physics_state()
+        try:
+            self.set_physics_state(env.goal_state())
+            return self._observation(env.observe())
+        finally:
+            self.set_physics_state(now)
 
     def _make_observation_space(self, image_size: int) -> spaces.Space[Any]:
         entries: dict[str, spaces.Space[Any]] = {}
@@ -257,33 +278,6 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
             f"{self.task} diverged at agent step {agent_step}: {what}. Call reset() to go on; actions that "
             "change less from step to step, or a smaller action_repeat, make this rarer"
         )
-
-    def _image_source(
-        self, camera: str | int | None, width: int, height: int, *, quality: Quality
-    ) -> SceneRenderer | Callable[[], np.ndarray] | None:
-        simulation = self._loaded.simulation
-        if simulation is not None:
-            found = find_camera(simulation, camera, self._loaded.default_camera)
-            return SceneRenderer(simulation, width=width, height=height, camera=found, quality=quality)
-        if camera is not None:
-            raise RenderingError(f"{self.task} is drawn without cameras: leave out camera={camera!r}")
-        draw = self._loaded.frame
-        if draw is None:
-            return None
-        return lambda: _resized(draw(), width, height)
-
-    def _frame(self, source: SceneRenderer | Callable[[], np.ndarray] | None) -> np.ndarray:
-        if source is None:
-            raise RenderingError(f"{self.task} has no rgb_array render mode: observe 'state' only")
-        return source.render() if isinstance(source, SceneRenderer) else source()
-
-
-def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    from PIL import Image
-
-    if image.shape[:2] == (height, width):
-        return image
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def _check_arguments(

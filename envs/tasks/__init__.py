@@ -1,17 +1,15 @@
 """Tasks whose observations and rewards can be computed for many states at once, by name.
 
-One file for each domain of dm_control's suite. Adding a task: a `BatchTask` and a line in `BATCH_TASKS`;
-the shared tests hold it against dm_control.
+One file for each domain of dm_control's suite, and one (with its MJCF) for each task of our own. Adding a
+task: a `SuiteTask` or an `MjcfTask`, and a line here; the shared tests hold the former against dm_control.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from envs.batch_task import BatchTask
-from envs.errors import UnsupportedEnvError
-from envs.registry import canonical_task, check_exists
+from envs.mjcf_task import MjcfTask
 from envs.tasks.acrobot import Acrobot
 from envs.tasks.ball_in_cup import BallInCup
 from envs.tasks.cartpole import Cartpole
@@ -22,9 +20,13 @@ from envs.tasks.humanoid import Humanoid
 from envs.tasks.pendulum import Pendulum
 from envs.tasks.point_mass import PointMass
 from envs.tasks.reacher import Reacher
+from envs.tasks.tworoom import TwoRoom
 from envs.tasks.walker import Walker
 
+OWN_TASKS: Mapping[str, MjcfTask] = {task.name: task for task in (TwoRoom(),)}
+
 BATCH_TASKS: Mapping[str, BatchTask] = {
+    **OWN_TASKS,
     "acrobot-swingup": Acrobot(is_sparse=False),
     "acrobot-swingup-sparse": Acrobot(is_sparse=True),
     "ball-in-cup-catch": BallInCup(),
@@ -50,26 +52,3 @@ BATCH_TASKS: Mapping[str, BatchTask] = {
     "walker-stand": Walker(speed_m_s=0.0),
     "walker-walk": Walker(speed_m_s=1.0),
 }
-
-
-def batch_task_names() -> tuple[str, ...]:
-    """All tasks that can be computed for many states at once."""
-    return tuple(BATCH_TASKS)
-
-
-def batch_task(task: str) -> BatchTask:
-    """Find a task by any of its spellings.
-
-    Raises:
-        UnsupportedEnvError: it has no batched form; names the closest that has, and all of them.
-    """
-    name = canonical_task(task)
-    if name in BATCH_TASKS:
-        return BATCH_TASKS[name]
-    check_exists(task)
-    close = difflib.get_close_matches(name, BATCH_TASKS, n=3)
-    similar = f"did you mean {', '.join(close)}? " if close else ""
-    raise UnsupportedEnvError(
-        f"{task!r} has no batched observation and reward, which the simulator oracle needs: {similar}"
-        f"There are {', '.join(BATCH_TASKS)}; envs/tasks/ shows how one is added"
-    )

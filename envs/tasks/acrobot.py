@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, Sensor, tolerance
+from envs.batch_task import Readings, Sensor, tolerance
+from envs.suite import SuiteTask
 
 
 @dataclass(frozen=True)
-class Acrobot(BatchTask):
+class Acrobot(SuiteTask):
     """Bring the tip of two links to the target above, with a motor in the elbow alone."""
 
     domain = "acrobot"

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, Sensor
+from envs.batch_task import Readings, Sensor
+from envs.suite import SuiteTask
 
 
 @dataclass(frozen=True)
-class BallInCup(BatchTask):
+class BallInCup(SuiteTask):
     """Swing a ball on a string into the cup."""
 
     domain = "ball_in_cup"

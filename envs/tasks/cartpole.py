@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, small_control, tolerance
+from envs.batch_task import Readings, small_control, tolerance
+from envs.suite import SuiteTask
 
 _CART_RANGE_M = (-0.25, 0.25)
 _ANGLE_COSINE_RANGE = (0.995, 1.0)
 
 
 @dataclass(frozen=True)
-class Cartpole(BatchTask):
+class Cartpole(SuiteTask):
     """Keep the pole up and the cart in the middle; how it starts makes the difference between the tasks."""
 
     domain = "cartpole"

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, tolerance
+from envs.batch_task import Readings, tolerance
+from envs.suite import SuiteTask
 
 _RUN_SPEED_M_S = 10.0
 
 
 @dataclass(frozen=True)
-class Cheetah(BatchTask):
+class Cheetah(SuiteTask):
     """Run forward, as fast as possible up to 10 m/s."""
 
     domain = "cheetah"

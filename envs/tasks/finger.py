@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings
+from envs.batch_task import Readings
+from envs.suite import SuiteTask
 
 _MAX_SPIN_VELOCITY_RAD_S = -15.0
 _VELOCITIES = ("proximal_velocity", "distal_velocity", "hinge_velocity")
 
 
 @dataclass(frozen=True)
-class FingerSpin(BatchTask):
+class FingerSpin(SuiteTask):
     """Spin a hinged body with a finger of two links."""
 
     domain = "finger"

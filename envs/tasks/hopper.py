@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, Sensor, small_control, tolerance
+from envs.batch_task import Readings, Sensor, small_control, tolerance
+from envs.suite import SuiteTask
 
 _STAND_HEIGHT_M = (0.6, 2.0)
 _HOP_SPEED_M_S = 2.0
 
 
 @dataclass(frozen=True)
-class Hopper(BatchTask):
+class Hopper(SuiteTask):
     """A planar robot with one leg that stands or hops forward."""
 
     domain = "hopper"

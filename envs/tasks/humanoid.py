@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, Sensor, small_control, tolerance
+from envs.batch_task import Readings, Sensor, small_control, tolerance
+from envs.suite import SuiteTask
 
 _STAND_HEIGHT_M = 1.4
 _EXTREMITIES = ("left_hand", "left_foot", "right_hand", "right_foot")
 
 
 @dataclass(frozen=True)
-class Humanoid(BatchTask):
+class Humanoid(SuiteTask):
     """A humanoid of 21 joints that stands (speed 0) or moves in any direction."""
 
     domain = "humanoid"

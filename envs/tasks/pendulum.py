@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, tolerance
+from envs.batch_task import Readings, tolerance
+from envs.suite import SuiteTask
 
 _MIN_COSINE = float(np.cos(np.deg2rad(8.0)))
 
 
 @dataclass(frozen=True)
-class Pendulum(BatchTask):
+class Pendulum(SuiteTask):
     """Swing the pole up with a motor that is too weak to lift it."""
 
     domain = "pendulum"

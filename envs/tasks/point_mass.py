@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, Sensor, small_control, tolerance
+from envs.batch_task import Readings, Sensor, small_control, tolerance
+from envs.suite import SuiteTask
 
 
 @dataclass(frozen=True)
-class PointMass(BatchTask):
+class PointMass(SuiteTask):
     """Push a ball to the middle; in the hard task each episode's model mixes the two motors."""
 
     domain = "point_mass"

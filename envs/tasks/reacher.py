@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, Sensor
+from envs.batch_task import Readings, Sensor
+from envs.suite import SuiteTask
 
 
 @dataclass(frozen=True)
-class Reacher(BatchTask):
+class Reacher(SuiteTask):
     """Hold the tip of a two-link arm on a target, whose place and size stand in the model."""
 
     domain = "reacher"

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.batch_task import BatchTask, Readings, tolerance
+from envs.batch_task import Readings, tolerance
+from envs.suite import SuiteTask
 
 _STAND_HEIGHT_M = 1.2
 
 
 @dataclass(frozen=True)
-class Walker(BatchTask):
+class Walker(SuiteTask):
     """A planar biped that stands (speed 0) or moves forward; all its joints turn in one plane."""
 
     domain = "walker"

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import envs
-from envs.suite import load_suite_model
+from envs.suite import SuiteTask
 from envs.tasks import BATCH_TASKS
 
 TASKS = envs.batch_task_names()
+SUITE_TASKS = [name for name, task in BATCH_TASKS.items() if isinstance(task, SuiteTask)]
 # The arithmetic is the same up to its order; observations are compared in the float32 that agents see.
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -23,9 +24,7 @@ def made(task):
 def physics(task):
     """Physics that can read the task's simulations; its substeps play no part in reading."""
     batch_task = BATCH_TASKS[task]
-    return envs.BatchPhysics(
-        load_suite_model(batch_task.domain), num_substeps=1, sensors=batch_task.added_sensors
-    )
+    return envs.BatchPhysics(batch_task.load_spec(), num_substeps=1, sensors=batch_task.added_sensors)
 
 
 def randomise(env, rng):
@@ -37,7 +36,7 @@ def randomise(env, rng):
     env.set_physics_state(env.physics_state())
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SUITE_TASKS)
 def test_random_states_have_dm_controls_observation_and_reward(task):
     env, rng = made(task), np.random.default_rng(0)
     dm_env = env.unwrapped.dm_env
@@ -59,7 +58,8 @@ def test_what_the_oracle_foresees_happens(task, action_repeat):
     env = envs.make(task, action_repeat=action_repeat)
     oracle = envs.Oracle(task, action_repeat=action_repeat)
     rng = np.random.default_rng(1)
-    actions = rng.uniform(-1.2, 1.2, (63, *env.action_space.shape)).astype(np.float32)
+    num_steps = min(63, env.episode_length)
+    actions = rng.uniform(-1.2, 1.2, (num_steps, *env.action_space.shape)).astype(np.float32)
     env.reset(seed=5)
     for action in actions[:3]:
         env.step(action)
@@ -97,12 +97,12 @@ def test_touch_is_that_of_the_last_physics_step():
 
 
 @pytest.mark.filterwarnings("ignore:compiler attribute")
-@pytest.mark.parametrize("domain", sorted({task.domain for task in BATCH_TASKS.values()}))
+@pytest.mark.parametrize("domain", sorted({BATCH_TASKS[name].domain for name in SUITE_TASKS}))
 def test_added_sensors_leave_the_rest_of_the_model_alone(domain):
-    name, task = next((name, task) for name, task in BATCH_TASKS.items() if task.domain == domain)
+    name, task = next((name, BATCH_TASKS[name]) for name in SUITE_TASKS if BATCH_TASKS[name].domain == domain)
     own = physics(name)._template
     live = made(name).simulation.model
-    fresh = load_suite_model(domain).compile()
+    fresh = task.load_spec().compile()
     for field in dir(fresh):
         value = getattr(fresh, field)
         if not isinstance(value, np.ndarray) or field.startswith(("_", "tex_", "mat_", "name", "sensor_")):
@@ -120,7 +120,7 @@ def test_tasks_are_found_by_other_spellings_and_refused_by_name():
     assert set(TASKS) <= set(envs.task_names())
     with pytest.raises(envs.UnknownTaskError, match="no task 'walker-jump': did you mean walker-run"):
         envs.batch_task("walker-jump")
-    with pytest.raises(envs.UnsupportedEnvError, match="There are acrobot-swingup"):
+    with pytest.raises(envs.UnsupportedEnvError, match=r"There are .*acrobot-swingup"):
         envs.batch_task("quadruped-walk")
     with pytest.raises(envs.UnsupportedEnvError, match="'HalfCheetah-v5' has no batched"):
         envs.Oracle("HalfCheetah-v5")

@@ -1,0 +1,167 @@
+"""Factors of variation: what may differ from the task that was learned, one number each.
+
+    Push.factors = {"mass": mass("block"), "gravity": gravity()}
+
+A factor is a change of the compiled model; 1 (or the default that it names) leaves all as it is.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from envs.errors import EnvError
+
+if TYPE_CHECKING:
+    import mujoco
+
+Apply: TypeAlias = Callable[["mujoco.MjModel", "mujoco.MjModel", float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """One number that changes a model.
+
+    Attributes:
+        meaning: for people, with its unit.
+        default: which leaves the model as it is.
+        low, high: what makes sense, both included.
+        apply: writes the change for a number into a model, given the model as it was compiled.
+    """
+
+    meaning: str
+    default: float
+    low: float
+    high: float
+    apply: Apply
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What is asked of a task's factors: numbers to keep to, and ranges from which each episode draws."""
+
+    factors: Mapping[str, Factor]
+    fixed: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def parse(cls, task: str, factors: Mapping[str, Factor], given: Mapping[str, Any]) -> Variation:
+        """Read `{"mass": 2.0, "friction": [0.5, 1.5]}`. Errors: `EnvError` for what the task lacks."""
+        fixed, ranges = {}, {}
+        for name, value in given.items():
+            if name not in factors:
+                known = ", ".join(f"{key} ({each.meaning})" for key, each in factors.items()) or "nothing"
+                raise EnvError(f"{task} has no factor {name!r}; what may vary is {known}")
+            numbers = [value] if isinstance(value, (int, float)) else value
+            factor = factors[name]
+            if (
+                isinstance(value, bool | str)
+                or not isinstance(numbers, Sequence)
+                or len(numbers) not in (1, 2)
+                or not all(
+                    isinstance(each, (int, float)) and factor.low <= each <= factor.high for each in numbers
+                )
+                or numbers[0] > numbers[-1]
+            ):
+                raise EnvError(
+                    f"{task}: factor {name}={value!r} must be a number from {factor.low:g} to "
+                    f"{factor.high:g} ({factor.meaning}), or [lowest, highest] of such numbers"
+                )
+            if len(numbers) == 2:
+                ranges[name] = float(numbers[0]), float(numbers[1])
+            else:
+                fixed[name] = float(numbers[0])
+        return cls(factors, fixed, ranges)
+
+    def draw(self, rng: np.random.Generator) -> dict[str, float]:
+        """The numbers of an episode, of all factors that were asked for."""
+        drawn = {name: float(rng.uniform(low, high)) for name, (low, high) in sorted(self.ranges.items())}
+        return {**self.fixed, **drawn}
+
+    def apply(self, model: mujoco.MjModel, compiled: mujoco.MjModel, values: Mapping[str, float]) -> None:
+        """Write the changes into a model, given the model as it was compiled."""
+        import mujoco
+
+        for name, value in values.items():
+            self.factors[name].apply(model, compiled, value)
+        mujoco.mj_setConst(model, mujoco.MjData(model))  # what follows from masses and sizes
+
+
+def gravity() -> Factor:
+    """How strongly everything falls."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        model.opt.gravity[:] = compiled.opt.gravity * value
+
+    return Factor(meaning="times the Earth's gravity", default=1.0, low=0.0, high=3.0, apply=apply)
+
+
+def mass(*bodies: str) -> Factor:
+    """How heavy bodies are, their shape being as it is."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        for name in bodies:
+            index = model.body(name).id
+            model.body_mass[index] = compiled.body_mass[index] * value
+            model.body_inertia[index] = compiled.body_inertia[index] * value
+
+    return Factor(meaning="times the usual mass", default=1.0, low=0.1, high=10.0, apply=apply)
+
+
+def friction(*geoms: str) -> Factor:
+    """How much geoms rub, sliding and turning."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        for name in geoms:
+            index = model.geom(name).id
+            model.geom_friction[index] = compiled.geom_friction[index] * value
+
+    return Factor(meaning="times the usual friction", default=1.0, low=0.05, high=5.0, apply=apply)
+
+
+def hue(*geoms: str) -> Factor:
+    """Which colour geoms have: looks alone."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        for name in geoms:
+            index = model.geom(name).id
+            h, lightness, saturation = colorsys.rgb_to_hls(*compiled.geom_rgba[index, :3].tolist())
+            model.geom_rgba[index, :3] = colorsys.hls_to_rgb((h + value) % 1.0, lightness, saturation)
+
+    return Factor(meaning="turns around the colour wheel", default=0.0, low=0.0, high=1.0, apply=apply)
+
+
+def camera_height(name: str) -> Factor:
+    """From how far above a camera looks: looks alone."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        index = model.camera(name).id
+        model.cam_pos[index, 2] = compiled.cam_pos[index, 2] * value
+
+    return Factor(meaning="times the camera's usual height", default=1.0, low=0.8, high=1.25, apply=apply)
+
+
+def size(*bodies: str) -> Factor:
+    """How large bodies are, their mass being as it is."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        for name in bodies:
+            body = model.body(name)
+            geoms = slice(body.geomadr[0], body.geomadr[0] + body.geomnum[0])
+            nodes = slice(model.body_bvhadr[body.id], model.body_bvhadr[body.id] + model.body_bvhnum[body.id])
+            for field, index in (
+                ("geom_size", geoms),
+                ("geom_pos", geoms),
+                ("geom_rbound", geoms),
+                ("geom_aabb", geoms),
+                ("bvh_aabb", nodes),
+                ("body_ipos", body.id),
+            ):
+                getattr(model, field)[index] = getattr(compiled, field)[index] * value
+            model.body_inertia[body.id] = compiled.body_inertia[body.id] * value**2
+
+    return Factor(meaning="times the usual size", default=1.0, low=0.5, high=2.0, apply=apply)
