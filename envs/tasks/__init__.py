@@ -26,7 +26,6 @@ from envs.tasks.walker import Walker
 OWN_TASKS: Mapping[str, MjcfTask] = {task.name: task for task in (TwoRoom(),)}
 
 BATCH_TASKS: Mapping[str, BatchTask] = {
-    **OWN_TASKS,
     "acrobot-swingup": Acrobot(is_sparse=False),
     "acrobot-swingup-sparse": Acrobot(is_sparse=True),
     "ball-in-cup-catch": BallInCup(),
@@ -51,4 +50,5 @@ BATCH_TASKS: Mapping[str, BatchTask] = {
     "walker-run": Walker(speed_m_s=8.0),
     "walker-stand": Walker(speed_m_s=0.0),
     "walker-walk": Walker(speed_m_s=1.0),
+    **OWN_TASKS,
 }

@@ -123,7 +123,9 @@ class DmControl(Contender):
 
     def __init__(self, task: str, actions: np.ndarray, *, seed: int) -> None:
         task_env = envs.make(task, seed=seed)
-        self._env: Any = task_env.unwrapped.dm_env  # type: ignore[attr-defined]
+        if not hasattr(task_env.unwrapped, "dm_env"):
+            raise ValueError(f"dm_control has no {task}")
+        self._env: Any = task_env.unwrapped.dm_env
         super().__init__(actions, task_env.episode_length)
         self._env.task.random.seed(seed)
         self._env.reset()
@@ -161,10 +163,10 @@ class BareRollout(Contender):
         from mujoco.rollout import Rollout
 
         task_env = envs.make(task, seed=seed)
-        suite_env: Any = task_env.unwrapped
-        self._num_substeps: int = suite_env.num_substeps
-        self._control_period_s: float = suite_env.dm_env.control_timestep()
+        assert task_env.control_period_s is not None
+        self._control_period_s = task_env.control_period_s
         self._model = task_env.simulation.model
+        self._num_substeps = round(self._control_period_s / self._model.opt.timestep)
         spec = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
         size = mujoco.mj_stateSize(self._model, spec)
         self._start = np.empty((actions.shape[1], size))
