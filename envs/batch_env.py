@@ -71,6 +71,7 @@ class BatchTaskVectorEnv(TaskVectorEnv):
             num_threads=num_threads,
             varies_model=simulated_env.varies_model,
         )
+        self._factors: list[dict[str, float]] = [{}] * self.num_envs
         self._chances: list[dict[str, Any] | None] = [None] * self.num_envs
         self._num_env_steps = np.zeros(self.num_envs, np.int64)
         self._is_running = np.zeros(self.num_envs, np.bool_)  # else a reset is due
@@ -136,6 +137,10 @@ class BatchTaskVectorEnv(TaskVectorEnv):
         """MuJoCo's full integration state of each environment: float64 (B, S)."""
         return self._physics.states()
 
+    def factors(self) -> list[dict[str, float]]:
+        """The numbers that vary in each running episode, of those that were asked for."""
+        return [dict(factors) for factors in self._factors]
+
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers and the environment."""
         self._task_env.close()
@@ -155,6 +160,7 @@ class BatchTaskVectorEnv(TaskVectorEnv):
             seed = self.env_seeds[index]
         observation, _ = self._task_env.reset(seed=seed)
         self._chances[index] = self._simulated_env.chance
+        self._factors[index] = self._task_env.factors
         self._physics.place(index, self._task_env.simulation)
         self._num_env_steps[index] = 0
         self._is_running[index], self._has_diverged[index] = True, False

@@ -49,6 +49,10 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
         Errors: `EnvError` for a task without MuJoCo.
         """
 
+    @abstractmethod
+    def factors(self) -> list[dict[str, float]]:
+        """The numbers that vary in each running episode, of those that were asked for."""
+
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -76,6 +80,10 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
         """MuJoCo's full integration state of each environment: float64 (B, S)."""
         return np.stack([simulation.state() for simulation in self.simulations])
 
+    def factors(self) -> list[dict[str, float]]:
+        """The numbers that vary in each running episode, of those that were asked for."""
+        return [env.factors for env in self.envs]  # type: ignore[attr-defined]
+
     @property
     def simulations(self) -> list[Simulation]:
         """The MuJoCo simulation of each environment, shared with it. Errors: `EnvError` for one without."""
@@ -102,3 +110,7 @@ class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):
     def physics_states(self) -> np.ndarray:
         """MuJoCo's full integration state of each environment: float64 (B, S)."""
         return np.stack(self.call("physics_state"))
+
+    def factors(self) -> list[dict[str, float]]:
+        """The numbers that vary in each running episode, of those that were asked for."""
+        return list(self.call("factors"))

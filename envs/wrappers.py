@@ -100,6 +100,12 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         return self._loaded.angles
 
     @property
+    def factors(self) -> dict[str, float]:
+        """The numbers that vary in the running episode, of those that were asked for."""
+        env = self.unwrapped
+        return dict(env.factors) if isinstance(env, MjcfEnv) else {}
+
+    @property
     def render_mode(self) -> str:  # type: ignore[override]
         """Always `rgb_array`."""
         return "rgb_array"

@@ -46,6 +46,19 @@ def test_a_group_option_replaces_the_group():
     assert composed("train", "model=small")["model"]["latent_dim"] == 128
 
 
+@pytest.mark.parametrize(
+    ("overrides", "factors"),
+    [
+        ([], {}),
+        (["env.factors.mass=2"], {"mass": 2}),
+        (["env.factors={mass: 2, hue: [0, 0.5]}"], {"mass": 2, "hue": [0, 0.5]}),
+        (["env.factors={mass: 2}", "env.factors.mass=3"], {"mass": 3}),
+    ],
+)
+def test_factors_have_any_names(overrides, factors):
+    assert composed("train", *overrides)["env"]["factors"] == factors
+
+
 def test_control_plans_as_trained_unless_a_planner_is_given():
     given = ["checkpoint=somewhere"]
     assert composed("control", *given).get("planner") is None
@@ -86,6 +99,8 @@ def test_groups_and_their_options():
         ("run_dir=2024", ["must be a word", "'run_dir=\"2024\"'"]),
         ("dataset=5", ["dataset=5: must be a word", "'dataset=\"5\"'"]),
         ("dataset=[a,b]", ["must be a word"]),
+        ("env.factors=3", ["env.factors=3: must be names and their values"]),
+        ("env.factors.mass.of=3", ["there is no config key 'env.factors.mass.of'"]),
         ("seed", ["'seed' is no override: write key=value"]),
         ("--seed=1", ["is no override: write key=value"]),
         ("~seed", ["is no override: write key=value"]),

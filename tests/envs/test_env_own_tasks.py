@@ -114,7 +114,7 @@ def test_a_factor_changes_physics_or_looks_and_its_default_nothing(task, name):
 
 
 @pytest.mark.parametrize("task", OWN_TASKS)
-@pytest.mark.parametrize("how", ["sync", "batch"])
+@pytest.mark.parametrize("how", ["sync", "batch", "async"])
 def test_ranges_are_drawn_with_each_episode_by_its_seed(task, how):
     name, factor = next(iter(OWN_TASKS[task].factors.items()))
     given = {name: [factor.low, factor.high]}
@@ -127,6 +127,7 @@ def test_ranges_are_drawn_with_each_episode_by_its_seed(task, how):
     assert drawn[0] == drawn[2] != drawn[1]
     vector = envs.make_vec(task, num_envs=2, how=how, factors=given)
     vector.reset(seed=[0, 1])
+    assert [factors[name] for factors in vector.factors()] == drawn[:2]
     actions = np.random.default_rng(0).uniform(-1, 1, (10, 2, *env.action_space.shape))
     played = [vector.step(action)[0]["state"] for action in actions]
     for index in range(2):

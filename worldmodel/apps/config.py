@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +23,7 @@ _KINDS = {
     bool: "true or false",
     list: "a list",
     str: "a word",
+    dict: "names and their values, {name: value}",
 }
 
 
@@ -39,17 +40,21 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     left_open = _left_open(name, groups) - {_key(override) for override in chosen}
     added = {key: v for key, v in _settings_of(left_open, groups).items() if key not in defaults}
     defaults |= added
+    # A default of {} takes any names: who uses it knows them.
+    open_keys = {key for key, value in defaults.items() if value == {}}
     for override in overrides:
         key = _key(override)
-        if key not in groups and key not in defaults:
+        if key in open_keys or _within(key, open_keys):
+            added[key] = None
+        elif key not in groups and key not in defaults:
             known = [*defaults, *groups]
             raise ConfigError(
                 f"there is no config key {key!r} (from {override!r}){closest(key, known)}. "
                 f"`worldmodel {verb} --help` lists them all"
             )
-    # A plus adds a key that the composed configuration has not.
-    config = _compose(name, [f"+{word}" if _key(word) in added else word for word in overrides])
-    for key, value in _flat(config).items():
+    # Pluses add a key that the composed configuration has not.
+    config = _compose(name, [f"++{word}" if _key(word) in added else word for word in overrides])
+    for key, value in _flat(config, open_keys).items():
         if value == "???":
             raise ConfigError(f"{key}= is missing: `worldmodel {verb} --help` shows examples")
         _check_type(key, value, defaults[key])
@@ -163,13 +168,20 @@ def _key(override: str) -> str:
     return override.partition("=")[0]
 
 
-def _flat(config: Any) -> dict[str, Any]:
+def _within(key: str, open_keys: Collection[str]) -> bool:
+    return key.rpartition(".")[0] in open_keys
+
+
+def _flat(config: Any, whole: Collection[str] = ()) -> dict[str, Any]:
+    """Leaves by dotted key; mappings that are empty, or in `whole`, are leaves too."""
+
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{key}.")
+            path = f"{prefix}{key}"
+            if isinstance(value, Mapping) and value and path not in whole:
+                yield from walk(value, f"{path}.")
             else:
-                yield f"{prefix}{key}", value
+                yield path, value
 
     return dict(walk(to_dict(config), ""))
 
