@@ -22,6 +22,7 @@ from envs.errors import (  # noqa: E402
     UnknownTaskError,
     UnsupportedEnvError,
 )
+from envs.goals import goal_observation, is_solved, set_goal  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
 from envs.registry import (  # noqa: E402
@@ -57,7 +58,10 @@ __all__ = [
     "batch_task",
     "batch_task_names",
     "canonical_task",
+    "goal_observation",
+    "is_solved",
     "make",
     "make_vec",
+    "set_goal",
     "task_names",
 ]

@@ -123,6 +123,17 @@ def friction(*geoms: str) -> Factor:
     return Factor(meaning="times the usual friction", default=1.0, low=0.05, high=5.0, apply=apply)
 
 
+def damping(*joints: str) -> Factor:
+    """How much joints with one degree of freedom (hinges, slides) resist their own speed."""
+
+    def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
+        for name in joints:
+            index = model.joint(name).dofadr
+            model.dof_damping[index] = compiled.dof_damping[index] * value
+
+    return Factor(meaning="times the usual damping", default=1.0, low=0.0, high=10.0, apply=apply)
+
+
 def hue(*geoms: str) -> Factor:
     """Which colour geoms have: looks alone."""
 

@@ -129,7 +129,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         if self._loaded.simulation is not None:
             self._num_divergences = self._loaded.simulation.num_divergences()
         self._agent_step = 0
-        return self._observation(state), info
+        return self.observation_now(state), info
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Repeat the action (array-like, (A,)) `action_repeat` times; the reward is the sum.
@@ -155,7 +155,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
             total_reward += float(reward)
             if terminated or truncated:
                 break
-        observation = self._observation(state, agent_step)
+        observation = self.observation_now(state, agent_step)
         if not math.isfinite(total_reward):
             raise self._diverged(agent_step, f"the reward is {total_reward}")
         if not (terminated or truncated):
@@ -210,22 +210,6 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         """
         self.simulation.set_state(state)
 
-    def goal_observation(self) -> Observation:
-        """What would be observed where the running episode's goal is reached.
-
-        Raises:
-            EnvError: the task has no goal; says which tasks have one.
-        """
-        env = self.unwrapped
-        if not isinstance(env, MjcfEnv):
-            raise EnvError(f"{self.task} has no goal to observe: take one of our own tasks, such as tworoom")
-        now = self.physics_state()
-        try:
-            self.set_physics_state(env.goal_state())
-            return self._observation(env.observe())
-        finally:
-            self.set_physics_state(now)
-
     def _make_observation_space(self, image_size: int) -> spaces.Space[Any]:
         entries: dict[str, spaces.Space[Any]] = {}
         if "state" in self._observe:
@@ -237,7 +221,8 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
             entries["pixels"] = spaces.Box(0, 255, (3, image_size, image_size), np.uint8)
         return spaces.Dict(entries)
 
-    def _observation(self, state: np.ndarray, agent_step: int = 0) -> Observation:
+    def observation_now(self, state: np.ndarray, agent_step: int = 0) -> Observation:
+        """What is observed where the task's own environment observes `state`, with an image of now."""
         # A number beyond float32 becomes inf, which is reported below.
         with np.errstate(over="ignore"):
             vector = np.array(state, np.float32)

@@ -16,7 +16,7 @@ from made_linear import linear_batch
 from worldmodel.apps.cli import main
 from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.model import Acceleration, WorldModel, WorldModelSize
-from worldmodel.training import Trainer, TrainerSettings
+from worldmodel.training import ReturnTrainer, TrainerSettings
 
 # Without the type checks of the test run, which torch.compile cannot look through.
 SCRIPT = """
@@ -25,7 +25,7 @@ import numpy as np, torch
 from made_linear import linear_batch
 from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.model import Acceleration, WorldModel, WorldModelSize
-from worldmodel.training import Trainer, TrainerSettings
+from worldmodel.training import ReturnTrainer, TrainerSettings
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -35,11 +35,11 @@ size = WorldModelSize(
 )
 model = WorldModel(size)
 settings = TrainerSettings(num_td_steps=2, policy_every=2, learning_rate=1e-3)
-eager, compiled = (Trainer(copy.deepcopy(model), settings, seed=0) for _ in range(2))
+eager, compiled = (ReturnTrainer(copy.deepcopy(model), settings, seed=0) for _ in range(2))
 compiled.accelerate(Acceleration(is_compiled=True))
 for seed in range(4):
-    expected = eager.update(linear_batch(settings.window, seed=seed))
-    found = compiled.update(linear_batch(settings.window, seed=seed))
+    expected = eager.update(linear_batch(eager.window, seed=seed))
+    found = compiled.update(linear_batch(eager.window, seed=seed))
     assert expected.keys() == found.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=2e-3, atol=2e-4, msg=name)
@@ -79,7 +79,7 @@ def trainers(*accelerations):
     torch.manual_seed(0)
     model = WorldModel(SIZE)
     settings = TrainerSettings(num_td_steps=2, learning_rate=1e-3)
-    made = [Trainer(copy.deepcopy(model), settings, seed=0) for _ in accelerations]
+    made = [ReturnTrainer(copy.deepcopy(model), settings, seed=0) for _ in accelerations]
     for trainer, acceleration in zip(made, accelerations, strict=True):
         trainer.accelerate(acceleration)
     return made
@@ -88,8 +88,8 @@ def trainers(*accelerations):
 def test_narrow_matrix_products_train_nearly_the_same():
     full, narrow = trainers(Acceleration(), BFLOAT16)
     for seed in range(20):
-        expected = full.update(linear_batch(full.settings.window, seed=seed))
-        found = narrow.update(linear_batch(full.settings.window, seed=seed))
+        expected = full.update(linear_batch(full.window, seed=seed))
+        found = narrow.update(linear_batch(full.window, seed=seed))
     for name, value in found.items():
         assert value.dtype == torch.float32, name
     for name in ("consistency_loss", "reward_loss", "value_loss", "q"):
@@ -101,7 +101,7 @@ def test_narrow_matrix_products_train_nearly_the_same():
 def test_narrow_matrix_products_plan_nearly_the_same():
     (trainer,) = trainers(BFLOAT16)
     for seed in range(5):
-        trainer.update(linear_batch(trainer.settings.window, seed=seed))
+        trainer.update(linear_batch(trainer.window, seed=seed))
     observation = {"state": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
     noise = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
     full, narrow = (

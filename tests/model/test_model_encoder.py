@@ -71,7 +71,7 @@ def test_a_layernorm_latent_has_mean_zero_and_std_one():
 def test_an_angle_one_turn_further_is_the_same(tiny_model):
     model = tiny_model(angles=(1,))
     state = torch.randn(20, 3)
-    model.encoder.update_statistics(state)
+    model.encoder.update_statistics({"state": state})
     turned = state + torch.tensor([0.0, 2 * torch.pi, 0.0])
     torch.testing.assert_close(model.encode({"state": turned}), model.encode({"state": state}))
     other = state + torch.tensor([0.0, 1.0, 0.0])

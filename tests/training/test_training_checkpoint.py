@@ -13,7 +13,7 @@ import worldmodel
 from worldmodel.data import EpisodeDataset
 from worldmodel.errors import CheckpointError
 from worldmodel.training import (
-    Trainer,
+    ReturnTrainer,
     TrainerSettings,
     checkpoint,
     find_checkpoint,
@@ -24,10 +24,12 @@ from worldmodel.training.checkpoint import generator_state, restored_generator
 
 
 @pytest.fixture
-def trainer(tiny_model) -> Trainer:
+def trainer(tiny_model) -> ReturnTrainer:
     """One that has something to lose: a continuation head, an odd number of updates, a value scale."""
     model = tiny_model(predicts_continuation=True, num_q=3)
-    trainer = Trainer(model, TrainerSettings(num_td_steps=2, policy_every=2, average_fraction=0.1), seed=5)
+    trainer = ReturnTrainer(
+        model, TrainerSettings(num_td_steps=2, policy_every=2, average_fraction=0.1), seed=5
+    )
     trainer.model.encoder.normalizer.update(torch.randn(50, 3))
     for seed in range(3):
         trainer.update(linear_batch(4, seed=seed))
@@ -35,14 +37,14 @@ def trainer(tiny_model) -> Trainer:
     return trainer
 
 
-def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
+def everything(trainer: ReturnTrainer) -> dict[str, torch.Tensor]:
     tensors, state = checkpoint._trainer_state(trainer)
     numbers = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
     averaged = {f"averaged.{name}": value for name, value in trainer.averaged_model.state_dict().items()}
     return trainer.model.state_dict() | averaged | tensors | numbers
 
 
-def assert_same(first: Trainer, second: Trainer) -> None:
+def assert_same(first: ReturnTrainer, second: ReturnTrainer) -> None:
     left, right = everything(first), everything(second)
     assert left.keys() == right.keys()
     for name in left:
@@ -54,7 +56,7 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def save(directory: Path, trainer: Trainer, env_steps: int, **kwargs) -> Path:
+def save(directory: Path, trainer: ReturnTrainer, env_steps: int, **kwargs) -> Path:
     return save_checkpoint(directory, trainer, {"env_steps": env_steps}, **kwargs)
 
 
@@ -76,12 +78,12 @@ def test_stopping_and_going_on_changes_nothing(tmp_path, tiny_model):
     def updates(trainer, number, chance):
         dataset = EpisodeDataset.open(tmp_path / "data")
         for _ in range(number):
-            trainer.update(dataset.sample(8, settings.window, chance))
+            trainer.update(dataset.sample(8, trainer.window, chance))
 
-    straight, chance = Trainer(tiny_model(num_q=3), settings, seed=1), np.random.default_rng(2)
+    straight, chance = ReturnTrainer(tiny_model(num_q=3), settings, seed=1), np.random.default_rng(2)
     updates(straight, 9, chance)
 
-    stopped, again = Trainer(tiny_model(num_q=3), settings, seed=1), np.random.default_rng(2)
+    stopped, again = ReturnTrainer(tiny_model(num_q=3), settings, seed=1), np.random.default_rng(2)
     updates(stopped, 5, again)
     save_checkpoint(tmp_path, stopped, {"env_steps": 5, "sampling_state": generator_state(again)})
     loaded = load_checkpoint(tmp_path)
@@ -105,7 +107,7 @@ def test_a_numpy_generator_comes_back_through_json():
 
 
 def test_a_fresh_trainer_can_be_saved(tmp_path, tiny_model):
-    fresh = Trainer(tiny_model(), TrainerSettings(), seed=0)
+    fresh = ReturnTrainer(tiny_model(), TrainerSettings(), seed=0)
     save(tmp_path, fresh, 0)
     assert_same(load_checkpoint(tmp_path).trainer(), fresh)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldmodel.analysis.readout import Readout
 from worldmodel.data import Episode
 from worldmodel.model import WorldModel, imagine
+from worldmodel.model.encoder import StateEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def open_loop(
     actions = _stack([episode.action[s : s + horizon] for episode, s in starts])
     rewards = _stack([episode.reward[s : s + horizon] for episode, s in starts])
     encoded = model.encode({"state": states})
+    assert isinstance(model.encoder, StateEncoder)
     states = model.encoder.features(states)
     latents = imagine(model, encoded[:, 0], actions)
     rows = encoded.flatten(0, 1)

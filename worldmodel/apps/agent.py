@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from planners import Plan, SamplingPlanner
-from worldmodel.apps.foresight import Foresight, Observation, to_tensors
+from worldmodel.apps.foresight import Foresight
+from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.model import WorldModel
 
 
@@ -48,16 +49,18 @@ class PolicyAgent:
     """The policy prior alone, without planning."""
 
     def __init__(self, model: WorldModel) -> None:
-        self._model = model
+        self._model, self._memory = model, Memory(model)
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
-        """Nothing to forget."""
+        """Forget the past of these environments."""
+        self._memory.reset(is_new)
 
     @torch.inference_mode()
     def act(self, observation: Observation) -> Decision:
         """The policy's mean action."""
-        latent = self._model.encode(to_tensors(observation, next(self._model.parameters()).device))
+        latent = self._memory.see(to_tensors(observation, next(self._model.parameters()).device))
         action = self._model.policy.best_action(latent).cpu().numpy()
+        self._memory.note(action)
         return Decision(action=action, mean=action, std=np.zeros_like(action))
 
 
@@ -70,7 +73,7 @@ class PlanningAgent:
       sure than that, its own std is taken.
     - `generator`: all its chance.
 
-    Its only state is the previous plan.
+    Its only state is the previous plan, and what its foresight remembers.
     """
 
     def __init__(
@@ -89,7 +92,8 @@ class PlanningAgent:
         self._is_new: Tensor | None = None
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
-        """Forget the plan of these environments."""
+        """Forget plan and past of these environments."""
+        self._foresight.reset(is_new)
         if is_new is None or self.plan is None:
             self.plan, self._is_new = None, None
         elif is_new.any():
@@ -118,8 +122,10 @@ class PlanningAgent:
         std = planner.action_std(self.plan.std)[:, 0] if planner.adapts_std else torch.zeros_like(action)
         if self.exploration_std > 0:
             action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
+        executed = action.clamp(-1, 1).cpu().numpy()
+        self._foresight.note(executed)
         return Decision(
-            action=action.clamp(-1, 1).cpu().numpy(),
+            action=executed,
             mean=planner.decode(self.plan.mean)[:, 0].cpu().numpy(),
             std=std.cpu().numpy(),
         )

@@ -13,8 +13,8 @@ from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import Foresight
 from worldmodel.errors import ConfigError
-from worldmodel.model import PRECISIONS, Acceleration, WorldModel, WorldModelSize
-from worldmodel.training import Trainer, TrainerSettings
+from worldmodel.model import PRECISIONS, Acceleration, LatentModel, WorldModelSize
+from worldmodel.training import Trainer, TrainerSettings, make_model, make_trainer
 
 TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
 
@@ -63,31 +63,35 @@ def action_dim(env: envs.TaskVectorEnv) -> int:
     return int(env.single_action_space.shape[0])
 
 
-def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: int) -> WorldModel:
+def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: int) -> LatentModel:
     """A fresh world model for an environment's observations and actions; weights depend on `seed` alone."""
     space = env.single_observation_space
     assert isinstance(space, spaces.Dict)
-    if "state" not in space.spaces:
+    observes = list(model_config.get("observes", ["state"]))
+    if missing := [key for key in observes if key not in space.spaces]:
+        every = ",".join(dict.fromkeys([*space.spaces, *observes]))
         raise ConfigError(
-            f"env.observe={list(space.spaces)}: the world model learns from the key `state`; "
-            "add it: env.observe=[state,pixels]"
+            f"env.observe={list(space.spaces)}: this model learns from {' and '.join(observes)}; "
+            f"add {', '.join(missing)}: env.observe=[{every}]"
         )
+    shapes = {key: entry.shape or () for key, entry in space.spaces.items() if key in observes}
     size = WorldModelSize(
-        state_dim=space["state"].shape[0],  # type: ignore[index]
+        state_dim=shapes["state"][0] if "state" in shapes else 0,
         action_dim=action_dim(env),
-        predicts_continuation=env.can_terminate,
-        angles=env.angles,
+        predicts_continuation=env.can_terminate and model_config.get("predicts_return", True),
+        angles=env.angles if "state" in shapes else (),
+        **dict[str, Any]({"image_size": shapes["pixels"][-1]} if "pixels" in shapes else {}),
         **model_config,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return WorldModel(size)
+        return make_model(size)
 
 
-def build_trainer(training_config: dict[str, Any], model: WorldModel, *, seed: int) -> Trainer:
+def build_trainer(training_config: dict[str, Any], model: LatentModel, *, seed: int) -> Trainer:
     """The trainer of a fresh model."""
     settings = {key: value for key, value in training_config.items() if key in TRAINER_KEYS}
-    return Trainer(model, TrainerSettings(**settings), seed=seed)
+    return make_trainer(model, TrainerSettings(**settings), seed=seed)
 
 
 def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPlanner:

@@ -1,6 +1,6 @@
 """Where a planning agent's futures come from: the learned world model, or the simulator itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -11,10 +11,9 @@ from torch import Tensor
 
 import envs
 from planners import Scorer
+from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, WorldModel, estimate_return, propose
-
-Observation = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,14 @@ class Foresight(Protocol):
     def device(self) -> torch.device:
         """Where its scores are computed."""
 
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Forget the past of the environments where `is_new` (B,), or of all."""
+
     def outlook(self, observation: Observation) -> Outlook:
-        """From observations {key: (B, ...)}."""
+        """From observations {key: (B, ...)}, one step after those before, `note`d actions in between."""
+
+    def note(self, action: np.ndarray) -> None:
+        """Be told what is done (B, A) where it was last looked ahead from."""
 
 
 class LearnedForesight:
@@ -51,6 +56,7 @@ class LearnedForesight:
     ) -> None:
         self.model, self.discount = model, discount
         self.action_dim = model.size.action_dim
+        self._memory = Memory(model)
         acceleration = acceleration or Acceleration()
         self._estimate_return = acceleration.of(estimate_return, self.device)
         self._propose = acceleration.of(propose, self.device)
@@ -60,9 +66,17 @@ class LearnedForesight:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Forget the past of the environments where `is_new` (B,), or of all."""
+        self._memory.reset(is_new)
+
+    def note(self, action: np.ndarray) -> None:
+        """Be told what is done (B, A)."""
+        self._memory.note(action)
+
     def outlook(self, observation: Observation) -> Outlook:
         """Encode once, then imagine."""
-        latent = self.model.encode(to_tensors(observation, self.device))
+        latent = self._memory.see(to_tensors(observation, self.device))
         return Outlook(
             score=partial(self._estimate_return, self.model, latent, discount=self.discount),
             propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),
@@ -95,6 +109,16 @@ class OracleForesight:
             discount=1.0 if learned is None else learned.discount,
         )
 
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """The simulator has no past; the learned part may."""
+        if self._learned is not None:
+            self._learned.reset(is_new)
+
+    def note(self, action: np.ndarray) -> None:
+        """For the learned part."""
+        if self._learned is not None:
+            self._learned.note(action)
+
     def outlook(self, observation: Observation) -> Outlook:
         """From the environments' physics states; the observation serves the learned part alone."""
         learned = None if self._learned is None else self._learned.outlook(observation)
@@ -123,8 +147,3 @@ def oracle_scorer(oracle: envs.Oracle, simulations: Sequence[envs.Simulation], *
         return torch.from_numpy(returns).to(candidates)
 
     return score
-
-
-def to_tensors(observation: Observation, device: torch.device) -> dict[str, Tensor]:
-    """Observations as tensors."""
-    return {key: torch.from_numpy(np.asarray(value)).to(device) for key, value in observation.items()}

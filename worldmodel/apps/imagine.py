@@ -18,6 +18,7 @@ from worldmodel.data import Episode
 from worldmodel.errors import RunError
 from worldmodel.files import write_json
 from worldmodel.model import WorldModel
+from worldmodel.model.encoder import StateEncoder
 
 TABLE_STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 200)
 
@@ -48,7 +49,7 @@ def imagine(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     finally:
         env.close()
     fit, held_out = played[::2], played[1::2]
-    model = run.model
+    model = run.world_model
     readout = fit_readout(*_encoded(model, fit))
     longest = max(episode.num_steps for episode in held_out)
     if longest < config["horizon"]:
@@ -92,4 +93,5 @@ def error_table(rows: list[dict[str, int | float]]) -> Table:
 @torch.inference_mode()
 def _encoded(model: WorldModel, episodes: list[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
     states = torch.from_numpy(np.concatenate([episode.observation["state"] for episode in episodes]))
+    assert isinstance(model.encoder, StateEncoder)
     return model.encode({"state": states}), model.encoder.features(states)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel.apps.agent import Agent, Decision, batch_size
-from worldmodel.apps.foresight import Observation
+from worldmodel.apps.memory import Observation
 from worldmodel.errors import ConfigError
 
 

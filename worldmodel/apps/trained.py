@@ -16,7 +16,7 @@ from worldmodel.apps.pretrained import is_packaged, resolve
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent, ZeroAgent
 from worldmodel.errors import CheckpointError, ConfigError
-from worldmodel.model import Acceleration, WorldModel
+from worldmodel.model import Acceleration, LatentModel, WorldModel
 from worldmodel.training import Checkpoint, load_checkpoint
 
 AGENTS = ("planner", "policy", "random", "zero", "colored")
@@ -33,9 +33,19 @@ class TrainedRun:
     acceleration: Acceleration = field(default_factory=Acceleration)
 
     @property
-    def model(self) -> WorldModel:
-        """The learned world model."""
+    def model(self) -> LatentModel:
+        """The learned model."""
         return self.checkpoint.model
+
+    @property
+    def world_model(self) -> WorldModel:
+        """The learned model, with rewards. Errors: `ConfigError` for one that was trained without."""
+        if not isinstance(self.model, WorldModel):
+            raise ConfigError(
+                f"{self.checkpoint.path} was trained without rewards: it plans to goals (`worldmodel control "
+                "goal=...`), and has no policy and no value"
+            )
+        return self.model
 
     @property
     def directory(self) -> Path:
@@ -53,7 +63,7 @@ class TrainedRun:
     @cached_property  # what is compiled for it serves all agents
     def foresight(self) -> LearnedForesight:
         """Futures imagined in the learned world model."""
-        return LearnedForesight(self.model, discount=self.discount, acceleration=self.acceleration)
+        return LearnedForesight(self.world_model, discount=self.discount, acceleration=self.acceleration)
 
     def planner_config(self, given: dict[str, Any] | None) -> dict[str, Any]:
         """The planner that was asked for; what it leaves open (all of it, if None), as it was trained."""
@@ -142,7 +152,7 @@ def make_agent(
     if name in AGENTS and run is None:
         raise ConfigError(f"the agent {name!r} needs a trained model: give checkpoint=RUN_DIR")
     if name == "policy" and run is not None:
-        return PolicyAgent(run.model)
+        return PolicyAgent(run.world_model)
     if name == "planner" and run is not None:
         return run.planning_agent(planner_config, seed=seed)
     raise ConfigError(f"there is no agent {name!r}{closest(name, AGENTS)}. Known: {', '.join(AGENTS)}")

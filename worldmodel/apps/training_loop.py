@@ -20,14 +20,16 @@ from worldmodel.apps.build import (
     build_trainer,
 )
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.evaluation import Evaluation
+from worldmodel.apps.evaluation import Evaluation, ReturnEvaluation
 from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.goals import GoalEvaluation, GoalForesight
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.run import default_num_threads, lock_run
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError, DivergenceError
+from worldmodel.model import WorldModel
 from worldmodel.training import Checkpoint, MetricLogger, Trainer, diverged, save_checkpoint
 from worldmodel.training.checkpoint import generator_state, restored_generator
 
@@ -69,10 +71,13 @@ class Training(ABC):
             self.trainer = checkpoint.trainer()
             self.chance = restored_generator(info["sampling_state"])
         self.trainer.accelerate(acceleration)
+        self._acceleration = acceleration
         # Experience is made with the weights as they are (averaged ones lag behind where much is still to be
         # learned, and repeat what is known), and is judged, as it will be used, with their average.
         self._foresight, self._averaged_foresight = (
             LearnedForesight(model, discount=self.trainer.settings.discount, acceleration=acceleration)
+            if isinstance(model, WorldModel)
+            else None
             for model in (self.trainer.model, self.trainer.averaged_model)
         )
         self.metrics = MetricLogger(run_dir)
@@ -92,13 +97,15 @@ class Training(ABC):
         """Go on by one step; returns numbers to show."""
 
     def run(self) -> list[float]:
-        """Train until the target; returns of the last evaluation. Saves a checkpoint whatever ends it.
+        """Train until the target; what the last evaluation found. Saves a checkpoint whatever ends it.
 
         Errors: `DivergenceError` where training made no sense any more; the last checkpoint then stays.
         """
         config = self.config
         num_episodes = config["eval_episodes"]
-        evaluation = Evaluation(config["task"], config["env"], num_episodes=num_episodes, seed=self.seed)
+        is_rewarded = isinstance(self.trainer.model, WorldModel)
+        kind = ReturnEvaluation if is_rewarded else GoalEvaluation
+        evaluation = kind(config["task"], config["env"], num_episodes=num_episodes, seed=self.seed)
         interruption, is_sound = Interruption(), True
         returns: list[float] = []
         due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
@@ -168,46 +175,57 @@ class Training(ABC):
     def planning_agent(self, *, seed: int, is_averaged: bool) -> PlanningAgent:
         """The agent that plans in the (averaged) model as it is, and as it becomes; without exploration."""
         foresight = self._averaged_foresight if is_averaged else self._foresight
+        assert foresight is not None, "a model without rewards needs a goal"
         return build_planning_agent(foresight, self.config["planner"], seed=seed)
 
     def update(self) -> dict[str, str]:
         """One update from the dataset; every hundredth is logged and returned to show."""
         began = time.process_time()
         batch_size = self.config["training"]["batch_size"]
-        batch = self.dataset.sample(batch_size, self.trainer.settings.window, self.chance)
-        metrics = self.trainer.update(batch.to(self.device))
+        batch = self.dataset.sample(batch_size, self.trainer.window, self.chance)
+        batch = batch.to(self.device)
+        metrics = self.trainer.update(batch)
         self.update_cpu_seconds += time.process_time() - began
         if self.trainer.num_updates % LOG_EVERY:
             return {}
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in (metrics | self.trainer.diagnose(batch)).items()}
         self.metrics.log(
             self.progress, {f"train/{name}": value for name, value in values.items()} | self._cost()
         )
-        return {"loss": f"{values['loss']:.3f}", "value": f"{values['value_loss']:.2f}"}
+        return {name.removesuffix("_loss"): f"{values[name]:.3f}" for name in self.trainer.shown}
 
     def normalize(self, episode: Episode) -> None:
         """Take an episode into the statistics of observations."""
-        state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
-        self.trainer.model.encoder.update_statistics(state)
+        if "state" in self.trainer.model.size.observes:
+            state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
+            self.trainer.model.encoder.update_statistics({"state": state})
 
     def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
         began = time.perf_counter()
-        returns = evaluation.returns(self.planning_agent(seed=0, is_averaged=True))
+        found = evaluation.values(self._judged_agent(evaluation))
         self.evaluated_at = self.progress
-        summary = mean_interval(returns)
+        summary = mean_interval(found)
+        what = evaluation.measure
         self.metrics.log(
             self.progress,
             {
-                "eval/return": summary.mean,
-                "eval/return_low": summary.low,
-                "eval/return_high": summary.high,
+                f"eval/{what}": summary.mean,
+                f"eval/{what}_low": summary.low,
+                f"eval/{what}_high": summary.high,
                 "eval/seconds": time.perf_counter() - began,
                 **self._cost(),
             },
         )
         minutes = self.seconds / 60
-        display.note(f"{self.progress:>8} {self.unit}  {minutes:5.1f} min  evaluation return {summary}")
-        return returns
+        display.note(f"{self.progress:>8} {self.unit}  {minutes:5.1f} min  evaluation {what} {summary}")
+        return found
+
+    def _judged_agent(self, evaluation: Evaluation) -> PlanningAgent:
+        if isinstance(evaluation, GoalEvaluation):
+            model = self.trainer.averaged_model
+            foresight = GoalForesight(model, evaluation.goals, acceleration=self._acceleration)
+            return build_planning_agent(foresight, self.config["planner"], seed=0)
+        return self.planning_agent(seed=0, is_averaged=True)
 
     def _cost(self) -> dict[str, int | float]:
         return {

@@ -1,15 +1,19 @@
 """The world model: a function of tensors that does not know who asks."""
 
 from worldmodel.model.acceleration import PRECISIONS, Acceleration
-from worldmodel.model.imagination import estimate_return, imagine, propose
-from worldmodel.model.world_model import WorldModel, WorldModelSize
+from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
+from worldmodel.model.latent_model import LatentModel
+from worldmodel.model.size import WorldModelSize
+from worldmodel.model.world_model import WorldModel
 
 __all__ = [
     "PRECISIONS",
     "Acceleration",
+    "LatentModel",
     "WorldModel",
     "WorldModelSize",
     "estimate_return",
+    "goal_distance",
     "imagine",
     "propose",
 ]

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.model.layers import SimNorm, mlp
+from worldmodel.model.pixels import PixelEncoder
 
 
 class ObservationNormalizer(nn.Module):
@@ -93,12 +94,62 @@ class StateEncoder(nn.Module):
         """Encode the observation's `state` (*batch, state)."""
         return self.latent_norm(self.layers(self.normalizer(self.features(observation["state"]))))
 
-    def update_statistics(self, state: Float[Tensor, "step state"]) -> None:
-        """Take further states into the normaliser."""
-        self.normalizer.update(self.features(state))
+    def update_statistics(self, observation: dict[str, Tensor]) -> None:
+        """Take the states (step, state) of further observations into the normaliser."""
+        self.normalizer.update(self.features(observation["state"]))
+
+    def share_statistics(self, other: "StateEncoder") -> None:
+        """Normalise as another encoder does, now and later."""
+        self.normalizer = other.normalizer
+
+
+class ImageEncoder(nn.Module):
+    """Embed images; `latent_norm` as in `StateEncoder`."""
+
+    def __init__(self, kind: str, image_size: int, latent_dim: int, latent_norm: nn.Module) -> None:
+        super().__init__()
+        self.pixels = PixelEncoder(kind, image_size, latent_dim)
+        self.latent_norm = latent_norm
+
+    def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
+        """Encode the observation's `pixels` (*batch, 3, H, W)."""
+        return self.latent_norm(self.pixels(observation["pixels"]))
+
+    def update_statistics(self, observation: dict[str, Tensor]) -> None:
+        """Images need none."""
+
+    def share_statistics(self, other: "ImageEncoder") -> None:
+        """Images need none."""
+
+
+class JointEncoder(nn.Module):
+    """State and images, each embedded, then mixed by a linear layer."""
+
+    def __init__(
+        self, state: StateEncoder, image: ImageEncoder, latent_dim: int, latent_norm: nn.Module
+    ) -> None:
+        super().__init__()
+        self.state, self.image = state, image
+        self.mix = nn.Linear(2 * latent_dim, latent_dim)
+        self.latent_norm = latent_norm
+
+    def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
+        """Encode the observation's `state` and `pixels`."""
+        both = torch.cat([self.state(observation), self.image(observation)], dim=-1)
+        return self.latent_norm(self.mix(both))
+
+    def update_statistics(self, observation: dict[str, Tensor]) -> None:
+        """Take the states of further observations into the normaliser."""
+        self.state.update_statistics(observation)
+
+    def share_statistics(self, other: "JointEncoder") -> None:
+        """Normalise as another encoder does, now and later."""
+        self.state.share_statistics(other.state)
 
 
 def latent_normalization(kind: str, latent_dim: int, group_dim: int) -> nn.Module:
-    """LayerNorm, followed by SimNorm where `kind` is "simnorm"."""
+    """LayerNorm, followed by SimNorm where `kind` is "simnorm"; nothing where it is "none"."""
+    if kind == "none":
+        return nn.Identity()
     layer_norm = nn.LayerNorm(latent_dim)
     return nn.Sequential(layer_norm, SimNorm(group_dim)) if kind == "simnorm" else layer_norm

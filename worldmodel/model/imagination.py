@@ -4,11 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldmodel.model.latent_model import LatentModel
 from worldmodel.model.world_model import WorldModel
 
 
 def imagine(
-    model: WorldModel, latent: Float[Tensor, "*batch latent"], actions: Float[Tensor, "*batch horizon action"]
+    model: LatentModel,
+    latent: Float[Tensor, "*batch latent"],
+    actions: Float[Tensor, "*batch horizon action"],
 ) -> Float[Tensor, "*batch horizon_plus_1 latent"]:
     """Latents before and after each action."""
     latents = [latent]
@@ -39,6 +42,31 @@ def estimate_return(
     rewards = model.reward(latents[:, :, :-1], candidates)
     values = model.value(latents[:, :, -1])
     return (rewards * weights[..., :-1]).sum(-1) + values * weights[..., -1]
+
+
+def goal_distance(
+    model: LatentModel,
+    latent: Float[Tensor, "batch latent"],
+    goal: Float[Tensor, "batch embedding"],
+    candidates: Float[Tensor, "batch candidate horizon action"],
+    *,
+    last_weight: float = 0.5,
+    disagreement_weight: float = 0.0,
+) -> Float[Tensor, "batch candidate"]:
+    """How near the imagined future comes to a goal: minus the squared distance to its embedding.
+
+    The mean over all steps and the last step alone, mixed by `last_weight`: with the last alone, a plan may
+    come late (eb_jepa, arXiv 2602.03604: 89 % against 97). `disagreement_weight` takes off what the
+    predictors disagree along the way.
+    """
+    latents = imagine(model, latent[:, None].expand(-1, candidates.shape[1], -1), candidates)
+    reached = model.layout.current(latents[:, :, 1:])
+    distance = (reached - goal[:, None, None]).square().sum(-1)
+    score = -(last_weight * distance[..., -1] + (1 - last_weight) * distance.mean(-1))
+    if disagreement_weight:
+        doubt = model.disagreement(latents[:, :, :-1], candidates).square().mean(-1)
+        score = score - disagreement_weight * doubt * goal.shape[-1]
+    return score
 
 
 def propose(

@@ -5,20 +5,29 @@ from worldmodel.training.checkpoint import (
     export_model,
     find_checkpoint,
     load_checkpoint,
+    make_model,
+    make_trainer,
     save_checkpoint,
 )
+from worldmodel.training.jepa_trainer import JepaTrainer
 from worldmodel.training.metrics import MetricLogger, read_metrics
-from worldmodel.training.trainer import Trainer, TrainerSettings, diverged
+from worldmodel.training.return_trainer import ReturnTrainer
+from worldmodel.training.settings import TrainerSettings
+from worldmodel.training.trainer import Trainer, diverged
 
 __all__ = [
     "Checkpoint",
+    "JepaTrainer",
     "MetricLogger",
+    "ReturnTrainer",
     "Trainer",
     "TrainerSettings",
     "diverged",
     "export_model",
     "find_checkpoint",
     "load_checkpoint",
+    "make_model",
+    "make_trainer",
     "read_metrics",
     "save_checkpoint",
 ]

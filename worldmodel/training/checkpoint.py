@@ -18,21 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.files import TEMPORARY_PREFIX, committed_directory
-from worldmodel.model import WorldModel, WorldModelSize
-from worldmodel.training.trainer import Trainer, TrainerSettings
+from worldmodel.model import LatentModel, WorldModel, WorldModelSize
+from worldmodel.training.jepa_trainer import JepaTrainer
+from worldmodel.training.return_trainer import ReturnTrainer
+from worldmodel.training.settings import TrainerSettings
+from worldmodel.training.trainer import Trainer
 
 FORMAT = 3  # 1: rewards and values were means on the symlog scale; 2: no averaged weights
 MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
 # A second checkpoint of the same step stands beside the first until that is gone.
 _NAME, _REPLACEMENT = re.compile(r"step_(\d+)(-new)?"), "-new"
-_OPTIMIZERS = ("model_optimizer", "policy_optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Checkpoint:
     """What `load_checkpoint` gives: the model that is used (the averaged one), and a way to its trainer."""
 
     path: Path
-    model: WorldModel
+    model: LatentModel
     info: dict[str, Any]
     state: dict[str, Any]
 
@@ -56,7 +57,7 @@ class Checkpoint:
                 f"{self.path} is an exported model, without its trainer: it acts, but training cannot go on"
             )
         settings = _build(TrainerSettings, self.state["settings"], self.path)
-        trainer = Trainer(copy.deepcopy(self.model), settings, seed=0)
+        trainer = make_trainer(copy.deepcopy(self.model), settings, seed=0)
         tensors = _load_tensors(self.path, TRAINER_FILE, self.state)
         try:
             _restore_trainer(trainer, tensors, self.state["trainer"])
@@ -65,6 +66,18 @@ class Checkpoint:
                 f"{self.path / TRAINER_FILE} does not fit its model: {_line(error)}"
             ) from error
         return trainer
+
+
+def make_model(size: WorldModelSize) -> LatentModel:
+    """A fresh model of the kind that `size` says."""
+    return WorldModel(size) if size.predicts_return else LatentModel(size)
+
+
+def make_trainer(model: LatentModel, settings: TrainerSettings, *, seed: int) -> Trainer:
+    """The trainer of a model's kind."""
+    if isinstance(model, WorldModel):
+        return ReturnTrainer(model, settings, seed=seed)
+    return JepaTrainer(model, settings, seed=seed)
 
 
 def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, keep: int = 2) -> Path:
@@ -155,7 +168,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if state.get("digest") != _state_digest(state):
         raise CheckpointError(f"{path / STATE_FILE} was altered: its digest does not match{_way_out(path)}")
     tensors = _load_tensors(path, MODEL_FILE, state)
-    model = WorldModel(_build(WorldModelSize, state["size"], path))
+    model = make_model(_build(WorldModelSize, state["size"], path))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -170,22 +183,24 @@ def _write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...])
 
 
 def _trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {f"target_q.{name}": value for name, value in trainer.target_q.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for target, module in trainer.targets.items():
+        tensors |= {f"{target}.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"model.{name}": value.detach() for name, value in trainer.model.named_parameters()}
-    for optimizer in _OPTIMIZERS:
-        for index, slots in getattr(trainer, optimizer).state_dict()["state"].items():
-            tensors |= {f"{optimizer}.{index}.{slot}": value for slot, value in slots.items()}
+    for name, optimizer in trainer.optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{slot}": value for slot, value in slots.items()}
     tensors["generator"] = trainer.generator.get_state()
-    return _contiguous(tensors), {"num_updates": trainer.num_updates, "value_scale": trainer.value_scale}
+    return _contiguous(tensors), {"num_updates": trainer.num_updates, **trainer.numbers()}
 
 
 def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     trainer.generator.set_state(tensors.pop("generator"))
-    trainer.target_q.load_state_dict(_below("target_q.", tensors))
+    for target, module in trainer.targets.items():
+        module.load_state_dict(_below(f"{target}.", tensors))
     # Its statistics are those of the averaged model, which it was built from.
     trainer.model.load_state_dict(trainer.model.state_dict() | _below("model.", tensors))
-    for name in _OPTIMIZERS:
-        optimizer: torch.optim.Optimizer = getattr(trainer, name)
+    for name, optimizer in trainer.optimizers.items():
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith(f"{name}."):
@@ -193,7 +208,7 @@ def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[s
                 slots.setdefault(int(index), {})[slot] = value
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     trainer.num_updates = int(state["num_updates"])
-    trainer.value_scale = float(state["value_scale"])
+    trainer.restore_numbers(state)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from worldmodel.data import Batch
-from worldmodel.model import WorldModel
-from worldmodel.training import losses
+from worldmodel.model import LatentModel, WorldModel
+from worldmodel.training import losses, regularizers
 
 if TYPE_CHECKING:
-    from worldmodel.training.trainer import TrainerSettings
+    from worldmodel.training.settings import TrainerSettings
 
 Metrics = dict[str, Tensor]
 
@@ -108,3 +109,69 @@ def policy_loss(
     loss = losses.weighted_mean(errors, losses.step_weights(valid, settings.rho))
     metrics = {"policy_loss": loss, "q": q.mean(), "entropy": -log_prob.mean()}
     return loss, metrics, scale
+
+
+def jepa_loss(
+    model: LatentModel,
+    settings: TrainerSettings,
+    batch: Batch,
+    *,
+    directions: Tensor,
+    target_encoder: nn.Module | None = None,
+) -> tuple[Tensor, Metrics]:
+    """Loss of predicting embeddings, and of keeping them apart; its parts.
+
+    Windows of `size.history - 1 + settings.horizon` steps: from the first `history` observations the model is
+    rolled forward. Targets are the embeddings themselves, gradient included (LeWM, arXiv 2603.19312), or
+    those of `target_encoder`, an average of earlier encoders. `directions` (D, M) are those of SIGReg.
+    """
+    history, layout = model.size.history, model.layout
+    embeddings = model.embed(batch.observation)
+    wanted = embeddings
+    if target_encoder is not None:
+        with torch.no_grad():
+            wanted = target_encoder(batch.observation)
+    later = slice(history - 1, None)
+    actions, valid = batch.action[:, later], batch.valid[:, later]
+    latent = layout.over(embeddings[:, :history], batch.action[:, : history - 1])[:, 0]
+    errors = []
+    for index, action in enumerate(actions.unbind(1)):
+        predictions = model.predictions(latent, action)
+        target = wanted[:, history + index]
+        errors.append((predictions - target).square().mean(-1))
+        latent = layout.advance(latent, action, predictions.mean(0))
+    weights = losses.step_weights(valid, settings.rho)
+    prediction = losses.weighted_mean(torch.stack(errors, dim=-1), weights)
+    metrics = {"prediction_loss": prediction}
+    loss = settings.prediction_coefficient * prediction
+    rows = embeddings.flatten(0, 1)
+    for name, coefficient, value in (
+        (
+            "sigreg_loss",
+            settings.sigreg_coefficient,
+            lambda: regularizers.sigreg(embeddings.transpose(0, 1), directions),
+        ),
+        ("variance_loss", settings.variance_coefficient, lambda: regularizers.variance_loss(rows)),
+        ("covariance_loss", settings.covariance_coefficient, lambda: regularizers.covariance_loss(rows)),
+        ("inverse_loss", settings.inverse_coefficient, lambda: inverse_loss(model, embeddings, batch)),
+        ("straightening_loss", settings.straightening_coefficient, lambda: straightening_loss(embeddings)),
+    ):
+        if coefficient:
+            metrics[name] = value()
+            loss = loss + coefficient * metrics[name]
+    metrics["loss"] = loss
+    return loss, metrics
+
+
+def inverse_loss(model: LatentModel, embeddings: Tensor, batch: Batch) -> Tensor:
+    """Squared error of the action that is guessed from the embeddings (B, T + 1, D) around it."""
+    assert model.inverse_head is not None
+    guessed = model.inverse_head(torch.cat([embeddings[:, :-1], embeddings[:, 1:]], dim=-1))
+    errors = (guessed - batch.action).square().mean(-1)
+    return losses.weighted_mean(errors, batch.valid.to(errors.dtype))
+
+
+def straightening_loss(embeddings: Tensor) -> Tensor:
+    """How much embeddings (B, T, D) turn: minus the mean cosine of successive changes (arXiv 2603.12231)."""
+    changes = embeddings.diff(dim=1)
+    return -F.cosine_similarity(changes[:, :-1], changes[:, 1:], dim=-1).mean()

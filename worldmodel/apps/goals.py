@@ -1,0 +1,142 @@
+"""Acting towards goals: where they come from, planning to them in a model, and who reaches them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+import envs
+from worldmodel.apps.agent import Agent
+from worldmodel.apps.build import build_env
+from worldmodel.apps.evaluation import EVALUATION_SEED, MAX_NUM_ENVS, Evaluation
+from worldmodel.apps.foresight import Outlook
+from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.model import Acceleration, LatentModel, goal_distance
+
+Goals = Callable[[], Observation]  # what would be observed at the goals {key: (B, ...)} of B environments now
+
+
+def goals_of(env: envs.SyncTaskVectorEnv) -> Goals:
+    """The goals that the environments' episodes have drawn. Errors: `EnvError` for a task without goals."""
+
+    def observe() -> Observation:
+        parts = [envs.goal_observation(each) for each in env.envs]  # type: ignore[arg-type]
+        return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
+
+    return observe
+
+
+def always(goal: Observation) -> Goals:
+    """One goal {key: (...)}, whatever the episode."""
+    return lambda: {key: np.asarray(value)[None] for key, value in goal.items()}
+
+
+class GoalForesight:
+    """Imagines in latent space how near a goal comes.
+
+    - `goals`: asked when an episode starts.
+    - `last_weight`, `disagreement_weight`: see `goal_distance`.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        goals: Goals,
+        *,
+        last_weight: float = 0.5,
+        disagreement_weight: float = 0.0,
+        acceleration: Acceleration | None = None,
+    ) -> None:
+        self.model, self.action_dim = model, model.size.action_dim
+        self._goals = goals
+        self._goal: torch.Tensor | None = None
+        self._memory = Memory(model)
+        score = (acceleration or Acceleration()).of(goal_distance, self.device)
+        self._score = partial(score, model, last_weight=last_weight, disagreement_weight=disagreement_weight)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Forget the past of the environments where `is_new` (B,), or of all, and ask for goals again."""
+        self._memory.reset(is_new)
+        if is_new is None or is_new.any():
+            self._goal = None
+
+    def note(self, action: np.ndarray) -> None:
+        """Be told what is done (B, A)."""
+        self._memory.note(action)
+
+    @torch.no_grad()
+    def outlook(self, observation: Observation) -> Outlook:
+        """Encode once, then imagine."""
+        latent = self._memory.see(to_tensors(observation, self.device))
+        if self._goal is None:
+            self._goal = self.model.embed(to_tensors(self._goals(), self.device))
+        goal = self._goal.expand(len(latent), -1)
+        return Outlook(score=partial(_scored, self._score, latent, goal), propose=None)
+
+
+def _scored(score: Any, latent: torch.Tensor, goal: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    return score(latent, goal, candidates)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An episode played towards its goal: whether it was ever reached, after how many agent steps."""
+
+    is_solved: bool
+    num_steps: int
+
+
+class GoalEvaluation(Evaluation):
+    """Whether each of `num_episodes` episodes reaches its goal, by 1 and 0."""
+
+    measure = "success"
+
+    def __init__(self, task: str, env_config: dict[str, Any], *, num_episodes: int, seed: int) -> None:
+        self.num_episodes, self._seed = num_episodes, EVALUATION_SEED + seed
+        num_envs = min(num_episodes, MAX_NUM_ENVS)
+        env = build_env(task, env_config, num_envs=num_envs, seed=self._seed, how="sync")
+        assert isinstance(env, envs.SyncTaskVectorEnv)
+        self.env, self.goals = env, goals_of(env)
+
+    def values(self, agent: Agent) -> list[float]:
+        """Play the episodes."""
+        return [float(attempt.is_solved) for attempt in self.play(agent)]
+
+    def play(self, agent: Agent) -> list[Attempt]:
+        """Play all; an episode counts as solved at the first step that reaches its goal."""
+        attempts: list[Attempt] = []
+        size = self.env.num_envs
+        sequence = np.random.SeedSequence([self._seed]).generate_state(-(-self.num_episodes // size) * size)
+        for first in range(0, self.num_episodes, size):
+            seeds = [int(word) for word in sequence[first : first + size]]
+            attempts += self._round(agent, seeds)
+        return attempts[: self.num_episodes]
+
+    def close(self) -> None:
+        """Free the environments."""
+        self.env.close()
+
+    def _round(self, agent: Agent, seeds: list[int]) -> list[Attempt]:
+        """One episode in every environment."""
+        observation, _ = self.env.reset(seed=seeds)
+        agent.reset()
+        solved_after = np.zeros(len(seeds), np.int64)
+        is_over = np.zeros(len(seeds), np.bool_)
+        num_steps = 0
+        while not is_over.all():
+            observation, _, terminated, truncated, _ = self.env.step(agent.act(observation).action)
+            num_steps += 1
+            solved = np.array([envs.is_solved(each) for each in self.env.envs])  # type: ignore[arg-type]
+            solved_after[solved & (solved_after == 0)] = num_steps
+            is_over = (solved_after > 0) | terminated | truncated
+            if (terminated | truncated).any():  # all have the same length
+                break
+        return [Attempt(bool(steps), int(steps) or num_steps) for steps in solved_after]

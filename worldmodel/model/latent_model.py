@@ -1,0 +1,124 @@
+"""A model without rewards: encodes observations, and predicts the latents that follow actions."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.model.dynamics import EnsembleDynamics, SequenceDynamics
+from worldmodel.model.encoder import ImageEncoder, JointEncoder, StateEncoder, latent_normalization
+from worldmodel.model.layers import mlp
+from worldmodel.model.size import WorldModelSize
+
+_TRANSFORMER_DEPTH, _TRANSFORMER_HEADS = 3, 4
+
+
+class LatentModel(nn.Module):
+    """A joint-embedding predictive model: predicts what will be seen where it embeds it, not as it looks.
+
+    Leading axes are free: every method takes (*batch, ...) and gives (*batch, ...). A latent holds the last
+    `size.history` embeddings (see `Layout`).
+
+    Source: LeCun 2022, "A Path Towards Autonomous Machine Intelligence", section 4.4.
+    """
+
+    encoder: StateEncoder | ImageEncoder | JointEncoder
+
+    def __init__(self, size: WorldModelSize) -> None:
+        super().__init__()
+        self.size, self.layout = size, size.layout
+        self.encoder = _make_encoder(size)
+        self.dynamics = _make_dynamics(size)
+        # Which action led from one embedding to the next: it keeps in view what actions change.
+        self.inverse_head = (
+            None
+            if size.predicts_return
+            else mlp(2 * size.latent_dim, (size.hidden_dim, size.hidden_dim), size.action_dim)
+        )
+
+    def embed(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch embedding"]:
+        """Embedding of one observation."""
+        return self._full(self.encoder(observation))
+
+    def encode(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
+        """Latent of an observation before which nothing was seen."""
+        return self.layout.start(self.embed(observation))
+
+    def predict(
+        self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
+    ) -> Float[Tensor, "*batch embedding"]:
+        """Embedding of the observation after an action."""
+        return self._moved(latent, self._full(self.dynamics(torch.cat([latent, action], dim=-1))))
+
+    def predictions(
+        self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
+    ) -> Float[Tensor, "member *batch embedding"]:
+        """What each predictor predicts; `predict` gives their mean."""
+        predictor, norm = self.dynamics
+        if not isinstance(predictor, EnsembleDynamics):
+            return self.predict(latent, action)[None]
+        members = norm(predictor.members(torch.cat([latent, action], dim=-1)))
+        return self._moved(latent, self._full(members))
+
+    def step(
+        self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Latent after an action."""
+        return self.layout.advance(latent, action, self.predict(latent, action))
+
+    def disagreement(
+        self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
+    ) -> Float[Tensor, "*batch"]:
+        """How far apart the predictors are: std over them, root mean square over dimensions; 0 for one."""
+        return self.predictions(latent, action).var(0, correction=0).mean(-1).sqrt()
+
+    def num_parameters(self) -> int:
+        """Number of trained weights."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def config(self) -> dict[str, Any]:
+        """What `WorldModelSize` needs to build this model again (plain JSON values)."""
+        return asdict(self.size)
+
+    def _moved(self, latent: Tensor, output: Tensor) -> Tensor:
+        """A norm bounds what is predicted; without one, the change is predicted, which is small."""
+        return self.layout.current(latent) + output if self.size.latent_norm == "none" else output
+
+    def _full(self, output: Tensor) -> Tensor:
+        """In the precision of the weights, whatever that of matrix products is."""
+        return output.float()
+
+
+def _make_norm(size: WorldModelSize) -> nn.Module:
+    return latent_normalization(size.latent_norm, size.latent_dim, size.group_dim)
+
+
+def _make_encoder(size: WorldModelSize) -> StateEncoder | ImageEncoder | JointEncoder:
+    def of_state() -> StateEncoder:
+        hidden_dims = (size.encoder_dim,) * size.num_encoder_layers
+        return StateEncoder(
+            size.state_dim, hidden_dims, size.latent_dim, _make_norm(size), angles=size.angles
+        )
+
+    def of_images() -> ImageEncoder:
+        return ImageEncoder(size.pixel_encoder, size.image_size, size.latent_dim, _make_norm(size))
+
+    if len(size.observes) == 2:
+        return JointEncoder(of_state(), of_images(), size.latent_dim, _make_norm(size))
+    return of_state() if size.observes == ("state",) else of_images()
+
+
+def _make_dynamics(size: WorldModelSize) -> nn.Sequential:
+    hidden, both = (size.hidden_dim, size.hidden_dim), size.layout.dim + size.action_dim
+    predictor: nn.Module
+    if size.predictor == "transformer":
+        predictor = SequenceDynamics(
+            size.layout, dim=size.hidden_dim, depth=_TRANSFORMER_DEPTH, num_heads=_TRANSFORMER_HEADS
+        )
+    elif size.num_dynamics > 1:
+        predictor = EnsembleDynamics(size.num_dynamics, both, hidden, size.latent_dim)
+    else:
+        predictor = mlp(both, hidden, size.latent_dim)
+    return nn.Sequential(predictor, _make_norm(size))

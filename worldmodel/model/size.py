@@ -1,0 +1,88 @@
+"""Everything that fixes the shapes of a world model."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from worldmodel.errors import ConfigError
+from worldmodel.model.layout import Layout
+
+_CHOICES = {
+    "latent_norm": ("simnorm", "layernorm", "none"),
+    "pixel_encoder": ("cnn", "vit"),
+    "predictor": ("mlp", "transformer"),
+}
+_KEYS = ("state", "pixels")
+_PATCH = 8  # pixels along each side that an encoder looks at together, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelSize:
+    """Everything that fixes the shapes of a model; kept beside its weights.
+
+    - `observes`: which keys of an observation it encodes: `state`, `pixels` or both.
+    - `history`: observations that a latent holds; `predictor` says what learns from them what follows.
+    - `num_dynamics`: predictors that are asked; more than one tell where they disagree.
+    - `predicts_return`: whether it is a `WorldModel`, with rewards, values and a policy, or a `LatentModel`.
+    - `angles`: entries of the state that are angles without limits.
+
+    Errors: `ConfigError` for a combination that cannot be built.
+    """
+
+    state_dim: int
+    action_dim: int
+    latent_dim: int = 64  # of one embedding
+    hidden_dim: int = 256
+    encoder_dim: int = 256
+    num_encoder_layers: int = 1
+    num_q: int = 2
+    num_bins: int = 101
+    latent_norm: str = "simnorm"
+    group_dim: int = 8
+    predicts_continuation: bool = False
+    angles: Sequence[int] = ()
+    observes: Sequence[str] = ("state",)
+    image_size: int = 64
+    pixel_encoder: str = "cnn"
+    history: int = 1
+    predictor: str = "mlp"
+    num_dynamics: int = 1
+    predicts_return: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what the layers would only complain about obscurely."""
+        for name in ("angles", "observes"):  # JSON gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_keys()
+        leasts = {"num_encoder_layers": 0, "num_bins": 3, "state_dim": int("state" in self.observes)}
+        for name, value in asdict(self).items():
+            if name.endswith("_dim") or name.startswith("num_") or name == "history":
+                least = leasts.get(name, 1)
+                if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                    raise ConfigError(f"model {name}={value!r}: must be a whole number of at least {least}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"model {name}={getattr(self, name)!r}: must be {' or '.join(known)}")
+        if sorted(set(self.angles) & set(range(self.state_dim))) != list(self.angles):
+            raise ConfigError(
+                f"model angles={list(self.angles)}: must be entries of a state of {self.state_dim}, rising"
+            )
+        if self.latent_norm == "simnorm" and self.latent_dim % self.group_dim:
+            raise ConfigError(
+                f"model latent_dim={self.latent_dim}: SimNorm needs a multiple of group_dim={self.group_dim}"
+            )
+        if self.predictor != "mlp" and self.num_dynamics > 1:
+            raise ConfigError(f"model num_dynamics={self.num_dynamics}: several need predictor=mlp")
+
+    def _check_keys(self) -> None:
+        if not self.observes or not set(self.observes) <= set(_KEYS):
+            raise ConfigError(f"model observes={list(self.observes)}: must be some of {', '.join(_KEYS)}")
+        smallest = 2 * _PATCH
+        if "pixels" in self.observes and (self.image_size % _PATCH or self.image_size < smallest):
+            raise ConfigError(
+                f"model image_size={self.image_size}: must be a multiple of {_PATCH}, at least {smallest}"
+            )
+
+    @property
+    def layout(self) -> Layout:
+        """How a latent is made up."""
+        return Layout(embedding_dim=self.latent_dim, action_dim=self.action_dim, history=self.history)

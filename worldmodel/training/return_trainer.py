@@ -1,0 +1,114 @@
+"""Training a model with rewards: consistency, rewards, values and a policy."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.data import Batch
+from worldmodel.model import Acceleration, WorldModel
+from worldmodel.training import objectives
+from worldmodel.training.settings import TrainerSettings
+from worldmodel.training.trainer import Trainer
+
+
+class ReturnTrainer(Trainer):
+    """Trains a `WorldModel` to foresee returns (TD-MPC2); see `Trainer`."""
+
+    shown = ("loss", "value_loss")
+    model: WorldModel
+    averaged_model: WorldModel
+
+    def __init__(self, model: WorldModel, settings: TrainerSettings, *, seed: int) -> None:
+        super().__init__(model, settings, seed=seed)
+        self._value_scale = torch.ones((), device=next(model.parameters()).device)
+        self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
+        policy = list(model.policy.parameters())
+        encoder = list(model.encoder.parameters())
+        apart = {id(parameter) for parameter in policy + encoder}
+        rest: list[nn.Parameter] = [
+            parameter for parameter in model.parameters() if id(parameter) not in apart
+        ]
+        groups: list[dict[str, Any]] = [
+            {"params": encoder, "lr": settings.encoder_learning_rate},
+            {"params": rest},
+        ]
+        self.model_optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+        self.policy_optimizer = torch.optim.Adam(policy, lr=settings.learning_rate, eps=1e-5, fused=True)
+        self.optimizers = {
+            "model_optimizer": self.model_optimizer,
+            "policy_optimizer": self.policy_optimizer,
+        }
+        self.targets = {"target_q": self.target_q}
+        self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
+
+    @property
+    def window(self) -> int:
+        """Steps of the windows that it learns from: n-step targets look past the horizon."""
+        return self.settings.horizon + self.settings.num_td_steps - 1
+
+    def accelerate(self, acceleration: Acceleration) -> None:
+        """Compute the losses so: the same, to rounding."""
+        device = self._value_scale.device
+        self._world_loss = acceleration.of(objectives.world_loss, device)
+        self._policy_loss = acceleration.of(objectives.policy_loss, device)
+
+    @property
+    def value_scale(self) -> float:
+        """Running 5-95 percentile range of Q, at least 1: the unit of values in the policy's loss."""
+        return float(self._value_scale)
+
+    @value_scale.setter
+    def value_scale(self, value: float) -> None:
+        self._value_scale.fill_(value)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimizer step on the model and one on the policy, from windows of `window` steps.
+
+        Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few.
+        """
+        settings, model = self.settings, self.model
+        self._check(batch)
+        shape = (batch.batch_size, settings.horizon, model.size.action_dim)
+        noise = self._noise(shape, batch.action)
+        loss, metrics, latent = self._world_loss(
+            model, settings, batch, target_q=self.target_q, noise=noise, heads=self._two_heads()
+        )
+        metrics["grad_norm"] = self._step(self.model_optimizer, loss)
+        if (self.num_updates + 1) % settings.policy_every == 0:
+            # The Q heads say which way is up; they do not learn from it.
+            model.q_heads.requires_grad_(False)
+            loss, more, scale = self._policy_loss(
+                model,
+                settings,
+                latent,
+                valid=batch.valid[:, : settings.horizon],
+                noise=self._noise(shape, latent),
+                value_scale=self._value_scale,
+            )
+            self._value_scale.copy_(scale)
+            metrics |= more | {"policy_grad_norm": self._step(self.policy_optimizer, loss)}
+            model.q_heads.requires_grad_(True)
+        self._average(self.target_q, model.q_heads)
+        self.num_updates += 1
+        return {name: metric.detach() for name, metric in metrics.items()}
+
+    def numbers(self) -> dict[str, float]:
+        """The value scale."""
+        return {"value_scale": self.value_scale}
+
+    def restore_numbers(self, numbers: Mapping[str, Any]) -> None:
+        """Go on with that value scale."""
+        self.value_scale = float(numbers["value_scale"])
+
+    def _two_heads(self) -> Tensor:
+        """Which Q heads make the target: the minimum of two random ones (REDQ); that of all is too low."""
+        num_q = self.model.size.num_q
+        chosen = torch.randperm(num_q, generator=self.generator) if num_q > 2 else torch.arange(num_q)
+        return chosen[:2].to(self._value_scale.device)
+
+    def _noise(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Standard normal noise, drawn on the CPU so that every device sees the same."""
+        return torch.randn(shape, generator=self.generator).to(like)
