@@ -17,6 +17,8 @@ from worldmodel.errors import ConfigError
 CONFIGS = "configs"
 # Options of the group `model` for what acts; the others are sizes of what learns.
 _ACTING_MODELS = ("oracle",)
+# Where a trained run's planner may be changed in part.
+_TRAINED = ("control", "collect", "imagine", "bench_goals")
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -83,7 +85,7 @@ def config_groups(name: str) -> dict[str, list[str]]:
 
 def _left_open(name: str, groups: dict[str, list[str]]) -> set[str]:
     """Groups of settings that a trained run has, of which single ones may be replaced."""
-    return {"planner"} & set(groups) if name in ("control", "collect", "imagine") else set()
+    return {"planner"} & set(groups) if name in _TRAINED else set()
 
 
 def _settings_of(names: set[str], groups: dict[str, list[str]]) -> dict[str, Any]:

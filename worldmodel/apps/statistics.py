@@ -46,6 +46,12 @@ def mean_interval(values: Sequence[float]) -> Mean:
     return Mean(mean=mean, low=mean - half, high=mean + half, count=count)
 
 
+def success_interval(num_solved: int, count: int) -> Mean:
+    """A share with its 95 % interval (Wilson 1927), which is sound near 0 and 1 too."""
+    interval = stats.binomtest(num_solved, count).proportion_ci(method="wilson")
+    return Mean(mean=num_solved / count, low=float(interval.low), high=float(interval.high), count=count)
+
+
 def iqm_interval(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Mean:
     """Interquartile mean over all values of all groups, with its 95 % bootstrap interval.
 

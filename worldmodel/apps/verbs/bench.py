@@ -41,7 +41,21 @@ def _bench_planners(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_planners(config)}")
 
 
+def _bench_goals(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.goals import bench_goals
+
+    print(f"report in {bench_goals(config, given)}")
+
+
 BENCH_VERBS = {
+    "bench goals": Verb(
+        summary="Measure who reaches goals: the planner, its plans played blindly, noise, the simulator.",
+        examples=(
+            "worldmodel bench goals checkpoint=runs/tworoom/offline-seed-0",
+            "worldmodel bench goals checkpoint=runs/my-run agents=[planner,random] planner=icem",
+        ),
+        run=_bench_goals,
+    ),
     "bench planners": Verb(
         summary="Measure planners: return against evaluations and milliseconds; goes on where it stopped.",
         examples=(
