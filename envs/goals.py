@@ -6,6 +6,7 @@ import numpy as np
 
 from envs.errors import EnvError
 from envs.mjcf_env import MjcfEnv
+from envs.registry import goal_task_names
 from envs.wrappers import Observation, TaskEnv
 
 
@@ -34,5 +35,5 @@ def goal_env(env: TaskEnv) -> MjcfEnv:
     """The part of an environment that knows its goal. Errors: `EnvError` for a task without goals."""
     own = env.unwrapped
     if not isinstance(own, MjcfEnv):
-        raise EnvError(f"{env.task} has no goals: take one of our own tasks, such as tworoom")
+        raise EnvError(f"{env.task} has no goals; those that have are {', '.join(goal_task_names())}")
     return own

@@ -34,6 +34,11 @@ def task_names() -> tuple[str, ...]:
     return (*OWN_TASKS, *sorted(suite_tasks()))
 
 
+def goal_task_names() -> tuple[str, ...]:
+    """The tasks with goals: our own."""
+    return tuple(OWN_TASKS)
+
+
 def batch_task_names() -> tuple[str, ...]:
     """All tasks that can be computed for many states at once."""
     return tuple(BATCH_TASKS)

@@ -69,7 +69,7 @@ def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: 
     assert isinstance(space, spaces.Dict)
     observes = list(model_config.get("observes", ["state"]))
     if missing := [key for key in observes if key not in space.spaces]:
-        every = ",".join(dict.fromkeys([*space.spaces, *observes]))
+        every = ",".join(sorted({*space.spaces, *observes}, reverse=True))  # state first
         raise ConfigError(
             f"env.observe={list(space.spaces)}: this model learns from {' and '.join(observes)}; "
             f"add {', '.join(missing)}: env.observe=[{every}]"

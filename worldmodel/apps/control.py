@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.foresight import OracleForesight
+from worldmodel.apps.foresight import Foresight, OracleForesight
+from worldmodel.apps.goals import GoalForesight, goals_of, has_goals
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
-from worldmodel.apps.statistics import latency, mean_interval
+from worldmodel.apps.statistics import latency, mean_interval, success_interval
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.apps.video import ControlVideo
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import write_json
+from worldmodel.model import WorldModel
 
 CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
 
@@ -39,7 +41,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run, task, env_config = _subject(config)
     output = _output(config, run, task)
-    env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"])
+    env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
     try:
         new_agent = partial(_agent, config, env, run)
         period_s: float | None = env.control_period_s
@@ -50,15 +52,17 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
+        num_solved = 0
         with (
             filming as video,
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
-                episode_return, episode_seconds = _play(env, agent, video if episode == 0 else None)
-                returns.append(episode_return)
-                seconds += episode_seconds
-                display.update(episode + 1, {"return": f"{episode_return:.0f}"})
+                played = _play(env, agent, video if episode == 0 else None)
+                returns.append(played.episode_return)
+                seconds += played.seconds
+                num_solved += played.is_solved
+                display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
     result = {
@@ -72,6 +76,9 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         "return": mean_interval(returns).to_json(),
         "latency": asdict(latency(seconds, period_s)),
     }
+    success = success_interval(num_solved, len(returns)) if has_goals(env) else None
+    if success is not None:
+        result["success"] = success.to_json()
     try:
         if not config["video"]:
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
@@ -79,17 +86,28 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     except OSError as error:
         raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
+    if success is not None:
+        console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
     console.print(f"decision {latency(seconds, period_s)}")
     if says_where:
         console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
     return result
 
 
-def _play(env: Any, agent: Any, video: ControlVideo | None) -> tuple[float, list[float]]:
-    """One episode: its return and the seconds of each decision."""
+@dataclass(frozen=True)
+class Played:
+    """One episode: its return, the seconds of each decision, and whether a goal was reached at any step."""
+
+    episode_return: float
+    seconds: list[float]
+    is_solved: bool
+
+
+def _play(env: Any, agent: Any, video: ControlVideo | None) -> Played:
+    """One episode."""
     observation, _ = env.reset()
     agent.reset()
-    episode_return, seconds, is_over = 0.0, [], False
+    episode_return, seconds, is_over, is_solved = 0.0, [], False, False
     while not is_over:
         frame = env.render()[0] if video is not None and video.wants_frame else None
         began = time.perf_counter()
@@ -98,9 +116,10 @@ def _play(env: Any, agent: Any, video: ControlVideo | None) -> tuple[float, list
         observation, reward, terminated, truncated, _ = env.step(action)
         episode_return += float(reward[0])
         is_over = bool(terminated[0] or truncated[0])
+        is_solved = is_solved or (has_goals(env) and envs.is_solved(env.envs[0]))
         if video is not None:
             video.add(frame, episode_return, seconds[-1])
-    return episode_return, seconds
+    return Played(episode_return, seconds, is_solved)
 
 
 def _warm_up(env: Any, agent: Any, seed: int) -> None:
@@ -131,9 +150,12 @@ def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, 
 
 def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
     if config["agent"] == "planner" and _is_oracle(config):
-        foresight = OracleForesight(
+        foresight: Foresight = OracleForesight(
             env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
         )
+        return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
+    if config["agent"] == "planner" and run is not None and not isinstance(run.model, WorldModel):
+        foresight = GoalForesight(run.model, goals_of(env), acceleration=run.acceleration)
         return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
     return make_agent(
         config["agent"], action_dim(env), seed=config["seed"], run=run, planner_config=config.get("planner")

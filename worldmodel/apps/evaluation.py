@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import build_env
 from worldmodel.apps.rollout import rollouts
+from worldmodel.apps.statistics import Mean
 
 EVALUATION_SEED = 1_000_003  # far from the seeds that people train with
 MAX_NUM_ENVS = 10
@@ -19,6 +20,10 @@ class Evaluation(ABC):
     @abstractmethod
     def values(self, agent: Agent) -> list[float]:
         """Play the episodes."""
+
+    def told(self, summary: Mean) -> str:
+        """The mean of such numbers, for people."""
+        return str(summary)
 
     @abstractmethod
     def close(self) -> None:

@@ -14,9 +14,15 @@ from worldmodel.apps.build import build_env
 from worldmodel.apps.evaluation import EVALUATION_SEED, MAX_NUM_ENVS, Evaluation
 from worldmodel.apps.foresight import Outlook
 from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.apps.statistics import Mean
 from worldmodel.model import Acceleration, LatentModel, goal_distance
 
 Goals = Callable[[], Observation]  # what would be observed at the goals {key: (B, ...)} of B environments now
+
+
+def has_goals(env: envs.TaskVectorEnv) -> bool:
+    """Whether its task is one with goals, and the environments tell whether they are reached."""
+    return isinstance(env, envs.SyncTaskVectorEnv) and env.task in envs.goal_task_names()
 
 
 def goals_of(env: envs.SyncTaskVectorEnv) -> Goals:
@@ -109,6 +115,10 @@ class GoalEvaluation(Evaluation):
     def values(self, agent: Agent) -> list[float]:
         """Play the episodes."""
         return [float(attempt.is_solved) for attempt in self.play(agent)]
+
+    def told(self, summary: Mean) -> str:
+        """As a share."""
+        return f"{summary.mean:.0%} [{max(0, summary.low):.0%}, {min(1, summary.high):.0%}]"
 
     def play(self, agent: Agent) -> list[Attempt]:
         """Play all; an episode counts as solved at the first step that reaches its goal."""

@@ -216,8 +216,8 @@ class Training(ABC):
                 **self._cost(),
             },
         )
-        minutes = self.seconds / 60
-        display.note(f"{self.progress:>8} {self.unit}  {minutes:5.1f} min  evaluation {what} {summary}")
+        reached = f"{self.progress:>8} {self.unit}  {self.seconds / 60:5.1f} min"
+        display.note(f"{reached}  evaluation {what} {evaluation.told(summary)}")
         return found
 
     def _judged_agent(self, evaluation: Evaluation) -> PlanningAgent:
