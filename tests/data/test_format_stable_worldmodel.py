@@ -1,6 +1,7 @@
 """stable-worldmodel's HDF5 files: ours come back to the bit, its loader can use them, we read its own."""
 
 import json
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -439,6 +440,17 @@ def test_a_column_that_claims_more_than_is_stored_is_not_read(tmp_path):
     with h5py.File(path, "r+") as file:
         file["action"].resize(10**12, axis=0)
     assert_refused(path, "'action' claims 4000000000000 bytes")
+
+
+def test_a_column_with_a_chunk_of_more_than_is_stored_is_not_read(tmp_path):
+    """To read three rows, HDF5 would decompress the whole chunk that they are in."""
+    path = recording(tmp_path / "made.h5", **recorded_columns())
+    with h5py.File(path, "r+") as file:
+        del file["reward"]
+        chunks = (2**27,)
+        file.create_dataset("reward", (7,), np.float64, maxshape=(None,), chunks=chunks, compression="gzip")
+        file["reward"].id.write_direct_chunk((0,), zlib.compress(bytes(2**20)))
+    assert_refused(path, "'reward' claims 1073741824 bytes")
 
 
 def test_a_compression_that_is_not_installed_is_told(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -177,10 +178,10 @@ def stored_array(group: Any, name: str, num_rows: int | None = None, *, of_bytes
         code = filters.get_filter(index)[0]
         if not h5py.h5z.filter_avail(code):
             raise DatasetError(f"{name!r} is compressed with HDF5 filter {code}: pip install hdf5plugin")
-    if array.nbytes > _MAX_EXPANSION * array.id.get_storage_size() + _FREE_BYTES:
-        raise DatasetError(
-            f"{name!r} claims {array.nbytes} bytes, of which hardly any are stored: it is damaged"
-        )
+    chunk = math.prod(array.chunks or ()) * array.dtype.itemsize  # as a whole even for one row of it
+    num_bytes = max(array.nbytes, chunk)
+    if num_bytes > _MAX_EXPANSION * array.id.get_storage_size() + _FREE_BYTES:
+        raise DatasetError(f"{name!r} claims {num_bytes} bytes, of which hardly any are stored: it is damaged")
     if num_rows is not None and len(array) != num_rows:
         raise DatasetError(f"{name!r} has {len(array)} rows; it needs {num_rows}")
     return array
