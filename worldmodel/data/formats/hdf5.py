@@ -181,7 +181,9 @@ def stored_array(group: Any, name: str, num_rows: int | None = None, *, of_bytes
     chunk = math.prod(array.chunks or ()) * array.dtype.itemsize  # as a whole even for one row of it
     num_bytes = max(array.nbytes, chunk)
     if num_bytes > _MAX_EXPANSION * array.id.get_storage_size() + _FREE_BYTES:
-        raise DatasetError(f"{name!r} claims {num_bytes} bytes, of which hardly any are stored: it is damaged")
+        raise DatasetError(
+            f"{name!r} claims {num_bytes} bytes, of which hardly any are stored: it is damaged"
+        )
     if num_rows is not None and len(array) != num_rows:
         raise DatasetError(f"{name!r} has {len(array)} rows; it needs {num_rows}")
     return array

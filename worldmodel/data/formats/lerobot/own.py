@@ -60,7 +60,7 @@ class OwnEpisode:
 class OwnFiles:
     """Both files, of a dataset that we wrote. Errors: `DatasetError` for damaged ones."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, max_rows: int) -> None:
         path = root / OWN_INFO_PATH
         try:
             content = json.loads(path.read_bytes())
@@ -70,7 +70,7 @@ class OwnFiles:
             raise DatasetError(
                 f"{path} is damaged ({error}): copy the dataset again, or delete the file to do without it"
             ) from error
-        self._episodes = FrameFile(root / OWN_EPISODES_PATH)
+        self._episodes = FrameFile(root / OWN_EPISODES_PATH, max_rows=max_rows)
 
     def episode(self, number: int, length: int) -> OwnEpisode | None:
         """What lies beside episode `number`; None if it is not the one that we wrote."""
@@ -86,10 +86,15 @@ class OwnFiles:
                 info=dict(json.loads(rows[0]["info"])),
                 final_observation={
                     **({} if state is None else {"state": np.asarray(state, dtype=np.float32)}),
-                    **({} if image is None else {"pixels": read_image(image)}),
+                    **({} if image is None else {"pixels": read_image(image, self._image_size())}),
                 },
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise DatasetError(
                 f"{self._episodes.path} is damaged ({error}): copy the dataset again"
             ) from error
+
+    def _image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        _, height, width = self.columns["observation.pixels"].shape
+        return height, width
