@@ -525,6 +525,22 @@ class TestRefusal:
         with pytest.raises(DatasetError, match="damaged"):
             read_back(states)
 
+    def test_a_changed_bit_of_a_video_is_noticed(self, images):
+        content = bytearray((images / VIDEO).read_bytes())
+        content[-9] ^= 1  # a decoder makes up what it cannot read
+        (images / VIDEO).write_bytes(content)
+        with pytest.raises(DatasetError, match=r"file-000\.mp4 is damaged: .*checksum"):
+            read_back(images)
+
+    def test_a_video_that_somebody_else_has_written_is_read(self, images):
+        content = json.loads((images / "meta/worldmodel.json").read_text())
+        content["videos"][VIDEO]["bytes"] += 1  # it was longer
+        content["videos"][VIDEO]["crc32"] = 0
+        edit_json(images / "meta/worldmodel.json", **content)
+        assert_same_episode(read_back(images)[1][0], noise_episode(1, 4))
+        edit_json(images / "meta/worldmodel.json", videos={})  # as it was before there were checksums
+        assert_same_episode(read_back(images)[1][0], noise_episode(1, 4))
+
     @pytest.mark.parametrize("seed", range(10))
     @pytest.mark.parametrize("name", [EPISODES, DATA, VIDEO, "meta/worldmodel.parquet", "meta/info.json"])
     def test_flipped_bits_end_in_an_episode_or_in_a_dataset_error(self, images, name, seed):

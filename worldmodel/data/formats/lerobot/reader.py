@@ -145,6 +145,8 @@ class _LeRobotDataset:
         if not isinstance(start_s, int | float) or not 0 <= start_s < math.inf:
             raise DatasetError(f"{place}/from_timestamp is {start_s!r}; it is a number of seconds")
         path = self._file(row, place, self.header.get("video_path"), video_key=self.camera)
+        if self.own is not None:
+            self.own.check_video(path)
         return read_frames(path, self.fps, float(start_s), row["length"])
 
     def _file(self, row: dict[str, Any], place: str, template: Any, video_key: str | None = None) -> Path:

@@ -179,7 +179,7 @@ class _Writer:
         self._own_rows.close()
         pq.write_table(task_table([self.task]), self.folder / layout.TASKS_PATH)
         self._write_json(layout.STATS_PATH, {name: s.total() for name, s in self._statistics.items()})
-        self._write_json(layout.OWN_INFO_PATH, own_info(info, self.columns))
+        self._write_json(layout.OWN_INFO_PATH, own_info(self.folder, info, self.columns))
         self._write_json(
             layout.INFO_PATH,
             {
