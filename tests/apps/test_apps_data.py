@@ -6,8 +6,8 @@ import pytest
 from worldmodel.apps.cli import main
 from worldmodel.apps.datasets import rewrite
 from worldmodel.apps.datasets.conditions import Condition
-from worldmodel.apps.datasets.look import Moments
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.merging import merge_shards
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
 
@@ -48,15 +48,22 @@ def test_info_tells_what_there_is(path, capsys):
     assert [word for word in lines[0].split() if word not in "│|"][1::3] == ["1", "22"]
 
 
-def test_moments_are_those_of_all_rows():
-    chance = np.random.default_rng(0)
-    rows = chance.normal(1e6, 0.5, (50, 3))  # whose squares alone would leave no digits
-    moments = Moments()
-    for part in np.split(rows, [7, 20]):
-        moments.add(part)
-    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(moments.std, rows.std(0), rtol=1e-6)
-    np.testing.assert_array_equal([moments.low, moments.high], [rows.min(0), rows.max(0)])
+@pytest.mark.parametrize("verb", ["info", "show"])
+def test_a_dataset_that_is_compacted_meanwhile_is_looked_at_again(path, tmp_path, monkeypatch, verb):
+    num_calls, num_bytes = 0, EpisodeStore.num_bytes
+
+    def merged_meanwhile(store):
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 1:
+            merge_shards(EpisodeStore(path), 2**20)
+            raise FileNotFoundError("a shard")
+        return num_bytes(store)
+
+    monkeypatch.setattr(EpisodeStore, "num_bytes", merged_meanwhile)
+    output = [] if verb == "info" else [f"output={tmp_path / 'page'}"]
+    assert main(["data", verb, f"dataset={path}", *output]) == 0
+    assert num_calls == 2
 
 
 def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):

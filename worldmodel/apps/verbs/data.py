@@ -13,7 +13,7 @@ def _data_info(config: dict[str, Any], given: set[str]) -> None:
 
 
 def _data_validate(config: dict[str, Any], given: set[str]) -> None:
-    from worldmodel.apps.datasets.look import validate
+    from worldmodel.apps.datasets.validate import validate
 
     validate(config)
 
