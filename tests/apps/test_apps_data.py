@@ -1,5 +1,7 @@
 """`worldmodel data`: what it says of a dataset is so, and what it writes holds just what was asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,12 @@ def episode(number: int, num_steps: int) -> Episode:
         reward=np.full(num_steps, 10 * number / num_steps, np.float32),
         terminated=number % 3 == 0,
         truncated=number % 3 != 0,
-        info={"number": number, "policy": "planner" if number > 3 else "random"},
+        info={
+            "number": number,
+            "policy": "planner" if number > 3 else "random",
+            "my-key.of_2": number,
+            "code": f"00{number}",
+        },
     )
 
 
@@ -90,11 +97,18 @@ def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
         (["policy!=random", "length==4"], [4, 5]),
         (["terminated==true"], [3, 6]),
         (["number<=2.5"], [1, 2]),
+        (["my-key.of_2>=5"], [5, 6]),
+        (["code=='003'"], [3]),
+        (['code!="003"', "number<=4"], [1, 2, 4]),
+        (["code==003"], None),  # the number 3
     ],
 )
 def test_filter_keeps_what_fulfils_all_conditions(path, tmp_path, conditions, expected):
     output = tmp_path / "kept"
-    assert main(["data", "filter", f"dataset={path}", *conditions, f"output={output}"]) == 0
+    code = main(["data", "filter", f"dataset={path}", *conditions, f"output={output}"])
+    assert code == (2 if expected is None else 0)
+    if expected is None:
+        return
     assert numbers(output) == expected
     assert EpisodeDataset.open(output).info == EpisodeDataset.open(path).info
     assert len(numbers(path)) == 6
@@ -103,7 +117,10 @@ def test_filter_keeps_what_fulfils_all_conditions(path, tmp_path, conditions, ex
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["retrn>3"], "no 'retrn' (did you mean return?). Known: number, policy, return, length"),
+        (
+            ["retrn>3"],
+            "no 'retrn' (did you mean return?). Known: number, policy, my-key.of_2, code, return, length",
+        ),
         (["policy>3"], "cannot be compared with 3 by >"),
         (["return>1e9"], "none of the 6 episodes"),
         ([], "a condition is missing"),
@@ -154,6 +171,24 @@ def test_merge_puts_datasets_one_after_the_other_in_few_shards(path, tmp_path, r
     line = refused("data", "merge", f"datasets=[{path},{strange}]", f"output={tmp_path / 'x'}")
     assert "has task='walker-run', those before it have 'walker-walk'" in line
     assert "must name at least one" in refused("data", "merge", f"output={tmp_path / 'x'}")
+
+
+def test_merge_takes_each_episode_of_a_collection_once(tmp_path, capsys):
+    kept, everything, others = (tmp_path / name for name in ("kept", "all", "others"))
+    for folder, collection, found in ((kept, "a", [2]), (everything, "a", [1, 2, 3]), (others, "b", [2])):
+        dataset = EpisodeDataset(folder, mode="a")
+        for number in found:
+            each = episode(number, 4)
+            dataset.append(replace(each, info=each.info | {"collection": collection}))
+    output = tmp_path / "out"
+    assert main(["data", "merge", f"datasets=[{kept},{everything},{others}]", f"output={output}"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "4 episodes in" in out
+    assert "1 were left out: they were in already" in out
+    found = [(each.info["collection"], each.info["number"]) for each in EpisodeDataset.open(output)]
+    assert found == [("a", 2), ("a", 1), ("a", 3), ("b", 2)]
+    assert main(["data", "merge", f"datasets=[{kept},{kept}]", f"output={tmp_path / 'one'}"]) == 0
+    assert len(numbers(tmp_path / "one")) == 1
 
 
 def test_compact_leaves_one_shard(path, capsys):

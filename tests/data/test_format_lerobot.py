@@ -339,7 +339,7 @@ class TestWriting:
             written(states, [made_episode(1, 2)])
 
     def test_no_episodes_are_refused(self, tmp_path):
-        with pytest.raises(DatasetError, match="no episodes"):
+        with pytest.raises(DatasetError, match="holds no episode"):
             written(tmp_path / "out", [])
 
     def test_pixels_that_are_not_rgb_are_refused(self, tmp_path):

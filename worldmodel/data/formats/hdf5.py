@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.data.dataset import EpisodeDataset
 from worldmodel.data.shard import write_failure
 from worldmodel.errors import DatasetError
 
@@ -23,14 +22,6 @@ LIBVER = ("v110", "v110")  # readable since 2016, by single-writer-multiple-read
 # Deflate makes at most 1032 bytes of one: a file that claims more would fill the memory with nothing.
 _MAX_EXPANSION = 1100
 _FREE_BYTES = 2**16
-
-
-def require_exportable(path: Path, dataset: EpisodeDataset) -> None:
-    """Raise `DatasetError` unless there are episodes, and nothing at `path`."""
-    if path.exists():
-        raise DatasetError(f"{path} exists: choose another name, or delete it")
-    if not len(dataset):
-        raise DatasetError(f"{dataset!r} holds no episode: record one first")
 
 
 class _Target:

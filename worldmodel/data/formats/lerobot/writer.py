@@ -14,6 +14,7 @@ import numpy as np
 from worldmodel.data.columns import Columns
 from worldmodel.data.dataset import EpisodeDataset
 from worldmodel.data.episode import Episode
+from worldmodel.data.formats import require_exportable
 from worldmodel.data.formats.lerobot import layout
 from worldmodel.data.formats.lerobot.layout import Feature
 from worldmodel.data.formats.lerobot.own import own_info, own_row
@@ -47,10 +48,7 @@ def write(path: Path, dataset: EpisodeDataset, info: dict[str, Any]) -> None:
     Errors: `DatasetError` for a folder that exists, no episodes, an unknown control period, pixels that are
     not RGB, or rows that LeRobot cannot hold.
     """
-    if path.exists():
-        raise DatasetError(f"{path} exists: choose another folder, or delete it")
-    if not len(dataset):
-        raise DatasetError("the dataset has no episodes: record some before exporting it")
+    require_exportable(path, dataset)
     fps = _frames_per_second(info.get("control_period_s"))
     features, camera = _features(dataset.columns, info)
     task = str(info.get("task") or "unnamed task")
