@@ -99,22 +99,23 @@ class BatchTaskVectorEnv(TaskVectorEnv):
 
         Raises:
             InvalidActionError: wrong shape, NaN or inf. Outside [-1, 1] is clipped.
-            SimulationError: simulations diverged; they must be reset.
+            SimulationError: simulations diverged; they must be reset, and the others have stepped.
             gymnasium.error.ResetNeeded: an episode is over, or none was started.
         """
         actions = self._checked_actions(actions)
         starts = ~self._is_running
         is_automatic = self.autoreset_mode == AutoresetMode.NEXT_STEP and None not in self._chances
-        if self._has_diverged.any() or (starts.any() and not is_automatic):
+        due = self._has_diverged if is_automatic else starts
+        if due.any():
             raise gymnasium.error.ResetNeeded(
-                f"{self.task}: environments {np.flatnonzero(starts).tolist()} have no running episode: "
+                f"{self.task}: environments {np.flatnonzero(due).tolist()} have no running episode: "
                 "call reset()"
             )
         rewards = self._advance(actions)
-        truncated = ~starts & self._is_over()
+        truncated = ~starts & self._is_over() & ~self._has_diverged
         info: dict[str, Any] = {}
         if "pixels" in self._observation:
-            self._draw(np.flatnonzero(~starts))
+            self._draw(np.flatnonzero(~starts & ~self._has_diverged))
         ended = starts  # of the last step: now they start again
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             ended = truncated
@@ -123,7 +124,16 @@ class BatchTaskVectorEnv(TaskVectorEnv):
                 info = self._add_info(info, {"final_obs": final, "final_info": {}}, index)
         for index in np.flatnonzero(ended).tolist():
             self._start(index, None)
-        return self._copied_observation(), rewards, np.zeros(self.num_envs, np.bool_), truncated, info
+        terminated = np.zeros(self.num_envs, np.bool_)
+        result = self._copied_observation(), rewards, terminated, truncated, info
+        if self._has_diverged.any():
+            where, others = np.flatnonzero(self._has_diverged).tolist(), self._and_for(truncated)
+            what = (
+                f"{self.task} diverged in environments {where}. Call reset() for these{others} to go on; "
+                "actions that change less from step to step, or a smaller action_repeat, make this rarer"
+            )
+            raise SimulationError(what, environments=tuple(where), result=result)
+        return result
 
     def render(self) -> tuple[np.ndarray, ...]:
         """An image of each environment for people."""
@@ -192,13 +202,7 @@ class BatchTaskVectorEnv(TaskVectorEnv):
             self._observation["state"][played] = states[played]
             has_diverged |= played & ~np.isfinite(states).all(axis=1)
         self._is_running = played & ~has_diverged & ~self._is_over()
-        if has_diverged.any():
-            self._has_diverged |= has_diverged
-            where = np.flatnonzero(has_diverged).tolist()
-            raise SimulationError(
-                f"{self.task} diverged in environments {where}. Call reset() for these to go on; actions "
-                "that change less from step to step, or a smaller action_repeat, make this rarer"
-            )
+        self._has_diverged = has_diverged
         return rewards
 
     def _draw(self, indices: np.ndarray) -> None:

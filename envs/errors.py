@@ -1,5 +1,9 @@
 """What can go wrong with an environment; each message names the value, the rule and the way out."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class EnvError(ValueError):
     """Base of all errors of this package."""
@@ -18,7 +22,16 @@ class InvalidActionError(EnvError):
 
 
 class SimulationError(EnvError):
-    """The simulation diverged: a NaN or inf came out, or MuJoCo warned of a bad state."""
+    """The simulation diverged: a NaN or inf came out, or MuJoCo warned of a bad state.
+
+    Attributes:
+        environments: which ones of a vector environment, where that is known; their episodes are lost.
+        result: what `step` would have returned, true of all others: their episodes can go on.
+    """
+
+    def __init__(self, message: str, *, environments: tuple[int, ...] = (), result: Any = None) -> None:
+        super().__init__(message)
+        self.environments, self.result = environments, result
 
 
 class RenderingError(EnvError):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from envs.errors import SimulationError
 from envs.simulation import Simulation
 from envs.wrappers import Observation, TaskEnv
 
@@ -42,6 +46,12 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
         self.angles = first.angles
         self.action_space.seed(env_seeds[0])
 
+    def _and_for(self, ended: np.ndarray) -> str:
+        """What a `SimulationError` says of the other environments that wait for a reset."""
+        where = np.flatnonzero(ended).tolist()
+        is_asked_for = where and self.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+        return f", and for {where}, whose episodes are over," if is_asked_for else ""
+
     @abstractmethod
     def physics_states(self) -> np.ndarray:
         """MuJoCo's full integration state of each environment: float64 (B, S).
@@ -71,10 +81,24 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
         env_seeds: tuple[int, ...],
         autoreset_mode: AutoresetMode,
     ) -> None:
-        SyncVectorEnv.__init__(self, makers, autoreset_mode=autoreset_mode)
-        first = self.envs[0]
-        assert isinstance(first, TaskEnv)
-        self._describe(first, env_seeds)
+        self._task_envs = [make() for make in makers]
+        guarded = [partial(_Guarded, env) for env in self._task_envs]
+        SyncVectorEnv.__init__(self, guarded, autoreset_mode=autoreset_mode)
+        self._describe(self._task_envs[0], env_seeds)
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One agent step of each environment.
+
+        Raises:
+            SimulationError: simulations diverged; they must be reset, and the others have stepped.
+        """
+        result = super().step(actions)
+        errors = {index: env.error for index, env in enumerate(self.envs) if env.error}  # type: ignore[attr-defined]
+        if errors:
+            first, others = next(iter(errors.values())), self._and_for(result[2] | result[3])
+            what = f"environments {list(errors)}{others}: {first}"
+            raise SimulationError(what, environments=tuple(errors), result=result) from first
+        return result
 
     def physics_states(self) -> np.ndarray:
         """MuJoCo's full integration state of each environment: float64 (B, S)."""
@@ -82,12 +106,29 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
 
     def factors(self) -> list[dict[str, float]]:
         """The numbers that vary in each running episode, of those that were asked for."""
-        return [env.factors for env in self.envs]  # type: ignore[attr-defined]
+        return [env.factors for env in self._task_envs]
 
     @property
     def simulations(self) -> list[Simulation]:
         """The MuJoCo simulation of each environment, shared with it. Errors: `EnvError` for one without."""
-        return [env.simulation for env in self.envs]  # type: ignore[attr-defined]
+        return [env.simulation for env in self._task_envs]
+
+
+class _Guarded(gymnasium.Wrapper[Observation, Any, Observation, Any]):
+    """Keeps the error of a simulation that diverged, so that those after it are stepped too."""
+
+    error: SimulationError | None = None
+
+    def step(self, action: Any) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
+        """As the task's."""
+        self.error = None
+        try:
+            return super().step(action)
+        except SimulationError as error:
+            self.error = error
+            assert isinstance(self.observation_space, spaces.Dict)
+            nothing = {key: np.zeros(s.shape, s.dtype) for key, s in self.observation_space.items()}
+            return nothing, 0.0, False, False, {}
 
 
 class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):

@@ -1,6 +1,7 @@
 """collect: each episode is what its number says, whoever plays it, whatever is cut off in between."""
 
 import errno
+import multiprocessing
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from processes import start
 
 import envs
 from worldmodel.apps.cli import main
-from worldmodel.apps.collection import parse_shares, turns
+from worldmodel.apps.collection import Collection, parse_shares, turns
 from worldmodel.apps.simple_agents import MixedAgent, RandomAgent, ScriptedAgent, ZeroAgent
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.data import EpisodeDataset
@@ -123,13 +124,74 @@ def test_two_do_not_record_the_same_at_once(tmp_path, refused):
     process.communicate()
 
 
-def test_episodes_whose_simulation_diverges_are_left_out_and_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(toy_tasks.Broken, "first_nan", 50)  # in the third episode
+def kind_of(number: int) -> str:
+    """What becomes of an episode of the fragile point."""
+    env = toy_tasks.Fragile()
+    env.reset(seed=int(np.random.SeedSequence([0, number]).generate_state(1)[0]))
+    return env.kind
+
+
+@pytest.mark.parametrize("shares", [["num_envs=1"], ["num_envs=4"], ["num_envs=5", "num_workers=2"]])
+def test_only_episodes_whose_simulation_diverges_are_left_out(tmp_path, capsys, monkeypatch, shares):
+    """Also where others of the batch are not over, or go on after their end, and diverge then."""
     path = tmp_path / "a"
-    command = ["collect", f"dataset={path}", "task=toy_tasks:Broken-v0", "env.action_repeat=1", "episodes=6"]
-    assert main(command) == 0
-    assert "1 episodes are left out: their simulation diverged" in capsys.readouterr().out
-    assert sorted(by_number(path)) == [0, 1, 3, 4, 5]
+    command = ["collect", f"dataset={path}", f"task={toy_tasks.FRAGILE}", "env.action_repeat=1", *shares]
+    assert main([*command, "episodes=20"]) == 0
+    lost = [number for number in range(20) if kind_of(number) == "diverges"]
+    assert len(lost) > 3
+    found = by_number(path)
+    assert sorted(found) == [number for number in range(20) if number not in lost]
+    for number, episode in found.items():
+        assert episode.num_steps == (5 if kind_of(number) == "ends early" else 20)
+    assert f"{len(lost)} of 20 are left out: their simulation diverged" in capsys.readouterr().out
+
+    def played(self, group, wanted):
+        raise AssertionError("played again")
+
+    monkeypatch.setattr(Collection, "play", played)
+    assert main([*command, "episodes=20"]) == 0  # says the same, and plays none of them
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"has all {20 - len(lost)} episodes of this collection" in out
+    assert f"{len(lost)} of 20 are left out: their simulation diverged" in out
+    assert main([*command, f"episodes={lost[1]}"]) == 0
+    assert f"1 of {lost[1]} are left out" in capsys.readouterr().out
+
+
+def test_an_episode_that_goes_on_beside_one_that_diverges_is_what_it_is_alone(tmp_path):
+    command = ["policy=toy_tasks:against", f"task={toy_tasks.FRAGILE}", "episodes=20"]
+    together = collect(tmp_path / "a", *command, "num_envs=10")
+    alone = collect(tmp_path / "b", *command, "num_envs=1")
+    assert together.keys() == alone.keys()
+    for number, episode in together.items():
+        np.testing.assert_array_equal(
+            episode.observation["state"], alone[number].observation["state"], err_msg=str(number)
+        )
+
+
+def test_it_is_an_error_where_all_diverge(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(toy_tasks.Fragile, "KINDS", ("diverges",))
+    arguments = ["collect", f"dataset={tmp_path / 'a'}", f"task={toy_tasks.FRAGILE}", "env.action_repeat=1"]
+    for _ in range(2):
+        assert "all 3 episodes that were played diverged" in refused(*arguments, "episodes=3")
+
+
+def test_a_note_of_what_diverged_that_is_damaged_is_told(tmp_path, refused, monkeypatch):
+    path = tmp_path / "a"
+    command = ["collect", f"dataset={path}", f"task={toy_tasks.FRAGILE}", "env.action_repeat=1"]
+    assert main([*command, "episodes=6"]) == 0
+    (note,) = path.glob(".collect-*.json")
+    note.write_text("[]")
+    assert f"cannot read {note}" in refused(*command, "episodes=6")
+
+
+def test_a_worker_that_is_killed_is_told_and_only_workers_are_ended(tmp_path, refused):
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    bystander.start()
+    command = [f"dataset={tmp_path / 'a'}", *POINT, "num_workers=2", "policy=toy_tasks:kill_itself"]
+    assert "give a smaller num_workers= or num_envs=" in refused("collect", *command, "episodes=4")
+    assert bystander.is_alive()
+    bystander.kill()
+    bystander.join()
 
 
 def test_a_task_without_an_end_is_refused(tmp_path, refused):
@@ -210,6 +272,18 @@ def test_a_script_is_played_over_and_over(tmp_path, kind):
     for episode in found.values():
         expected = np.tile(actions, (3, 1))[: episode.num_steps]
         np.testing.assert_allclose(episode.action, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["empty", "archive", "objects"])
+def test_a_script_that_is_no_array_is_refused(tmp_path, refused, kind):
+    script = tmp_path / "script.npy"
+    with open(script, "wb") as file:
+        if kind == "archive":
+            np.savez(file, actions=np.zeros((3, 1)))
+        elif kind == "objects":
+            np.save(file, np.array([[0.5, "what"]], object))
+    line = refused("collect", *POINT, f"dataset={tmp_path / 'a'}", "policy=scripted", f"script={script}")
+    assert f"cannot read script={script}" in line
 
 
 @pytest.mark.parametrize("content", ["", "1,2\n3,4\n", "nan\n", "what\n"])

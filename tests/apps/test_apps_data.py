@@ -1,13 +1,15 @@
 """`worldmodel data`: what it says of a dataset is so, and what it writes holds just what was asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from worldmodel.apps.cli import main
 from worldmodel.apps.datasets import rewrite
 from worldmodel.apps.datasets.conditions import Condition
-from worldmodel.apps.datasets.look import Moments
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.merging import merge_shards
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
 
@@ -20,7 +22,12 @@ def episode(number: int, num_steps: int) -> Episode:
         reward=np.full(num_steps, 10 * number / num_steps, np.float32),
         terminated=number % 3 == 0,
         truncated=number % 3 != 0,
-        info={"number": number, "policy": "planner" if number > 3 else "random"},
+        info={
+            "number": number,
+            "policy": "planner" if number > 3 else "random",
+            "my-key.of_2": number,
+            "code": f"00{number}",
+        },
     )
 
 
@@ -48,15 +55,22 @@ def test_info_tells_what_there_is(path, capsys):
     assert [word for word in lines[0].split() if word not in "│|"][1::3] == ["1", "22"]
 
 
-def test_moments_are_those_of_all_rows():
-    chance = np.random.default_rng(0)
-    rows = chance.normal(1e6, 0.5, (50, 3))  # whose squares alone would leave no digits
-    moments = Moments()
-    for part in np.split(rows, [7, 20]):
-        moments.add(part)
-    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(moments.std, rows.std(0), rtol=1e-6)
-    np.testing.assert_array_equal([moments.low, moments.high], [rows.min(0), rows.max(0)])
+@pytest.mark.parametrize("verb", ["info", "show"])
+def test_a_dataset_that_is_compacted_meanwhile_is_looked_at_again(path, tmp_path, monkeypatch, verb):
+    num_calls, num_bytes = 0, EpisodeStore.num_bytes
+
+    def merged_meanwhile(store):
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 1:
+            merge_shards(EpisodeStore(path), 2**20)
+            raise FileNotFoundError("a shard")
+        return num_bytes(store)
+
+    monkeypatch.setattr(EpisodeStore, "num_bytes", merged_meanwhile)
+    output = [] if verb == "info" else [f"output={tmp_path / 'page'}"]
+    assert main(["data", verb, f"dataset={path}", *output]) == 0
+    assert num_calls == 2
 
 
 def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
@@ -83,11 +97,18 @@ def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
         (["policy!=random", "length==4"], [4, 5]),
         (["terminated==true"], [3, 6]),
         (["number<=2.5"], [1, 2]),
+        (["my-key.of_2>=5"], [5, 6]),
+        (["code=='003'"], [3]),
+        (['code!="003"', "number<=4"], [1, 2, 4]),
+        (["code==003"], None),  # the number 3
     ],
 )
 def test_filter_keeps_what_fulfils_all_conditions(path, tmp_path, conditions, expected):
     output = tmp_path / "kept"
-    assert main(["data", "filter", f"dataset={path}", *conditions, f"output={output}"]) == 0
+    code = main(["data", "filter", f"dataset={path}", *conditions, f"output={output}"])
+    assert code == (2 if expected is None else 0)
+    if expected is None:
+        return
     assert numbers(output) == expected
     assert EpisodeDataset.open(output).info == EpisodeDataset.open(path).info
     assert len(numbers(path)) == 6
@@ -96,7 +117,10 @@ def test_filter_keeps_what_fulfils_all_conditions(path, tmp_path, conditions, ex
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["retrn>3"], "no 'retrn' (did you mean return?). Known: number, policy, return, length"),
+        (
+            ["retrn>3"],
+            "no 'retrn' (did you mean return?). Known: number, policy, my-key.of_2, code, return, length",
+        ),
         (["policy>3"], "cannot be compared with 3 by >"),
         (["return>1e9"], "none of the 6 episodes"),
         ([], "a condition is missing"),
@@ -147,6 +171,24 @@ def test_merge_puts_datasets_one_after_the_other_in_few_shards(path, tmp_path, r
     line = refused("data", "merge", f"datasets=[{path},{strange}]", f"output={tmp_path / 'x'}")
     assert "has task='walker-run', those before it have 'walker-walk'" in line
     assert "must name at least one" in refused("data", "merge", f"output={tmp_path / 'x'}")
+
+
+def test_merge_takes_each_episode_of_a_collection_once(tmp_path, capsys):
+    kept, everything, others = (tmp_path / name for name in ("kept", "all", "others"))
+    for folder, collection, found in ((kept, "a", [2]), (everything, "a", [1, 2, 3]), (others, "b", [2])):
+        dataset = EpisodeDataset(folder, mode="a")
+        for number in found:
+            each = episode(number, 4)
+            dataset.append(replace(each, info=each.info | {"collection": collection}))
+    output = tmp_path / "out"
+    assert main(["data", "merge", f"datasets=[{kept},{everything},{others}]", f"output={output}"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "4 episodes in" in out
+    assert "1 were left out: they were in already" in out
+    found = [(each.info["collection"], each.info["number"]) for each in EpisodeDataset.open(output)]
+    assert found == [("a", 2), ("a", 1), ("a", 3), ("b", 2)]
+    assert main(["data", "merge", f"datasets=[{kept},{kept}]", f"output={tmp_path / 'one'}"]) == 0
+    assert len(numbers(tmp_path / "one")) == 1
 
 
 def test_compact_leaves_one_shard(path, capsys):

@@ -6,7 +6,6 @@ import re
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import toy_tasks
 from PIL import Image
 
 import envs
@@ -23,6 +22,7 @@ from worldmodel.apps.datasets.pictures import (
 )
 from worldmodel.apps.datasets.show import choose
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.shard import write_shard
 from worldmodel.errors import ConfigError
 
 HOSTILE = "<script>alert('x')</script>\ud800"
@@ -128,6 +128,21 @@ def test_states_alone_are_plotted_and_the_page_says_what_would_show_more(tmp_pat
     assert re.search(r"episode 1\s+best\s+3\s+5\s+-\s+-\s+terminated", text)
 
 
+def test_a_shard_that_appears_meanwhile_mixes_nothing_up(tmp_path, monkeypatch):
+    path = write(tmp_path / "a", [episode(1), episode(3), episode(2)])
+    opened = EpisodeDataset.open
+
+    def recorded_meanwhile(*arguments, **options):
+        dataset = opened(*arguments, **options)
+        write_shard(path / "shards", "0" * 20 + "-1-earlier", [episode(100)])
+        return dataset
+
+    monkeypatch.setattr(EpisodeDataset, "open", recorded_meanwhile)
+    text = text_of(shown(path, tmp_path / "out"))
+    assert re.search(r"\b2\s+mean return", text)
+    assert re.search(r"episode 1\s+best\s+3\s", text)
+
+
 def test_nothing_that_a_dataset_says_is_html(tmp_path):
     episodes = [episode(1, policy=HOSTILE, note=HOSTILE), episode(2, policy="a & b")]
     path = write(tmp_path / "<b>", episodes, task=HOSTILE, **{HOSTILE: {"deep": HOSTILE}})
@@ -140,9 +155,9 @@ def test_nothing_that_a_dataset_says_is_html(tmp_path):
 
 def test_a_file_cannot_have_a_module_imported_but_a_user_can(pendulum, tmp_path, capsys):
     (recorded, *_) = EpisodeDataset.open(pendulum)
-    path = write(tmp_path / "a", [recorded], task=toy_tasks.POINT)
+    path = write(tmp_path / "a", [recorded], task="toy_module:Point-v0")
     page = shown(path, tmp_path / "out")
-    assert f"names no task that may be drawn ({toy_tasks.POINT}); give task=TASK" in text_of(page)
+    assert "names no task that may be drawn (toy_module:Point-v0); give task=TASK" in text_of(page)
     given = shown(path, tmp_path / "out", "task=pendulum_swingup", "video=false")
     assert "drawn from the recorded states of pendulum-swingup" in given
 

@@ -72,7 +72,12 @@ def test_what_is_given_replaces_what_the_source_says(path, tmp_path, name):
 def test_mistakes_are_told(path, tmp_path, refused):
     export = ["data", "export", f"dataset={path}", f"output={tmp_path / 'out'}"]
     assert "no format 'minary' (did you mean minari?)" in refused(*export, "format=minary")
-    assert "exists: choose another one" in refused(*export[:-1], f"output={path}", "format=lerobot")
+    for name in FORMATS:
+        needs(name)
+        there = tmp_path / OUTPUTS[name]
+        there.mkdir(parents=True)
+        line = refused(*export[:-1], f"output={there}", f"format={name}")
+        assert f"{there} exists: choose another name, or delete it" in line
     load = ["data", "import", f"output={tmp_path / 'in'}", f"source={tmp_path / 'nowhere'}"]
     assert "action_repeat=-1" in refused(*load, "format=minari", "action_repeat=-1")
     needs("minari")

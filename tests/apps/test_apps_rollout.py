@@ -9,6 +9,7 @@ from worldmodel.apps.agent import Decision
 from worldmodel.apps.build import build_env
 from worldmodel.apps.rollout import Collector, rollouts
 from worldmodel.apps.simple_agents import RandomAgent, ZeroAgent
+from worldmodel.data.recorder import BatchRecorder
 
 ENV = {"action_repeat": 1, "observe": ["state"], "image_size": 8}
 # Different ends at different times; some coincide (step 6 of all three).
@@ -145,3 +146,19 @@ def test_seeds_repeat_the_episodes_and_differ_between_environments(counting):
 def test_info_is_recorded(counting):
     (episode,) = rollouts(counting(ENDS[:1]), ZeroAgent(1), 1, info={"policy": "zero", "seed": 3})
     assert episode.info == {"policy": "zero", "seed": 3}
+
+
+def test_episodes_that_nobody_wants_are_not_made_and_each_is_told_its_own(counting, monkeypatch):
+    built = []
+    build = BatchRecorder.build
+
+    def noted(self, index, **rest):
+        built.append(index)
+        return build(self, index, **rest)
+
+    monkeypatch.setattr(BatchRecorder, "build", noted)
+    collector, agent = Collector(counting(ENDS)), CodedAgent()
+    steps = [collector.step(agent, lambda row: {"row": row}, wanted={0, 2}) for _ in range(6)]
+    found = [ended for step in steps for ended in step]
+    assert built == [index for index, _ in found] == [0, 0, 2]
+    assert [episode.info for _, episode in found] == [{"row": 0}, {"row": 0}, {"row": 2}]

@@ -10,7 +10,7 @@ import pytest
 
 from worldmodel.apps.bench import data
 from worldmodel.apps.bench.data_contenders import CONTENDERS
-from worldmodel.apps.bench.data_recording import record
+from worldmodel.apps.bench.data_recording import made_up_recording
 from worldmodel.apps.cli import main
 
 SIZES = {
@@ -33,7 +33,7 @@ def table(path) -> list[dict[str, str]]:
 
 
 def recorded(kind):
-    return record(kind, SIZES[kind], max_shard_bytes=2**20, seed=0)
+    return made_up_recording(kind, SIZES[kind], max_shard_bytes=2**20, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -163,21 +163,34 @@ def test_who_gives_other_numbers_or_breaks_is_told(tmp_path, monkeypatch):
     def too_long(folder, recording, horizon):
         yield lambda starts: recording.windows(np.zeros_like(starts), horizon + 1)
 
+    @contextmanager
+    def wrong_later(folder, recording, horizon):
+        num_calls = 0
+
+        def windows(starts):
+            nonlocal num_calls
+            num_calls += 1
+            return recording.windows(starts if num_calls < 5 else starts[::-1], horizon)
+
+        yield windows
+
     def full_disk(folder, recording):
         raise OSError(28, "No space left on device")
 
     changed = {
         "memory": {"open": the_other_way_round},
         "maps": {"open": too_long},
+        "maps_merged": {"open": wrong_later},
         "npz": {"write": full_disk},
     }
     for name, change in changed.items():
         monkeypatch.setitem(data.CONTENDERS, name, replace(CONTENDERS[name], **change))
-    arguments = ["bench", "data", "kinds=[state]", "contenders=[numpy,memory,maps,npz]"]
+    arguments = ["bench", "data", "kinds=[state]", "contenders=[numpy,memory,maps,maps_merged,npz]"]
     assert main([*arguments, f"output={tmp_path}", *TINY]) == 0
     rows = {row["contender"]: row for row in table(tmp_path / "data.csv")}
     assert rows["numpy"]["status"] == "ok"
     assert "observation holds other numbers than were written" in rows["memory"]["status"]
+    assert "observation holds other numbers than were written" in rows["maps_merged"]["status"]
     assert "observation is float32[6, 6, 5], not float32[6, 5, 5]" in rows["maps"]["status"]
     assert "No space left on device" in rows["npz"]["status"]
     for name in changed:

@@ -1,5 +1,7 @@
 """Tiny Gymnasium tasks; `task=toy_tasks:Point-v0` registers them in any process that finds this file."""
 
+import os
+import signal
 import time
 from typing import ClassVar
 
@@ -7,8 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-POINT, COUNT, BROKEN, UNBOUNDED, BARREN = (
-    f"toy_tasks:{name}-v0" for name in ("Point", "Count", "Broken", "Unbounded", "Barren")
+POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE = (
+    f"toy_tasks:{name}-v0" for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile")
 )
 POINT_STEPS = 20
 # What `tiny()` adds to a command: a run of a few seconds.
@@ -41,10 +43,20 @@ def push_back(observation, generator):
     return -position + 0.1 * generator.standard_normal(position.shape)
 
 
+def against(observation, generator):
+    """The same without chance."""
+    return -observation["state"][:, :1]
+
+
 def slow_push(observation, generator):
     """The same, as slow as a planner."""
     time.sleep(0.01)
     return push_back(observation, generator)
+
+
+def kill_itself(observation, generator):
+    """What the system does where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def three_actions(observation, generator):
@@ -97,6 +109,25 @@ class Broken(Point):
         if self.num_steps == self.first_nan:
             observation[0] = np.nan
         return observation, *rest
+
+
+class Fragile(Point):
+    """A point whose start decides what becomes of its episodes: each of `KINDS` as often."""
+
+    KINDS = ("goes on", "ends early", "diverges")
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        self.kind = self.KINDS[self.np_random.integers(len(self.KINDS))]
+        self.num_steps = 0
+        return observation, info
+
+    def step(self, action):
+        observation, reward, is_lost, *rest = super().step(action)
+        self.num_steps += 1
+        if self.kind == "diverges" and self.num_steps == 8:
+            observation[0] = np.nan
+        return observation, reward, is_lost or (self.kind == "ends early" and self.num_steps == 5), *rest
 
 
 class Barren(Point):
@@ -169,6 +200,7 @@ class Count(gymnasium.Env):
 
 gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=POINT_STEPS)
 gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEPS)
+gymnasium.register("Fragile-v0", entry_point=Fragile, max_episode_steps=POINT_STEPS)
 gymnasium.register("Unbounded-v0", entry_point=Unbounded, max_episode_steps=POINT_STEPS)
 gymnasium.register("Barren-v0", entry_point=Barren, max_episode_steps=POINT_STEPS)
 gymnasium.register("Count-v0", entry_point=Count)

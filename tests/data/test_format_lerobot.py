@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from made_episodes import assert_same_episode, made_episode
+from PIL import Image
 
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import DatasetError
@@ -23,6 +24,7 @@ from worldmodel.data.formats.lerobot import tables as lerobot_tables  # noqa: E4
 from worldmodel.data.formats.lerobot import writer as lerobot_writer  # noqa: E402
 from worldmodel.data.formats.lerobot.layout import inside  # noqa: E402
 from worldmodel.data.formats.lerobot.stats import FeatureStatistics  # noqa: E402
+from worldmodel.data.formats.lerobot.video import png  # noqa: E402
 
 INFO = {"task": "walker-walk", "control_period_s": 0.025, "action_repeat": 2, "spaces": {"action": "Box(6)"}}
 DATA = "data/chunk-000/file-000.parquet"
@@ -96,6 +98,29 @@ def foreign(path):
     (path / "meta/worldmodel.json").unlink()
     (path / "meta/worldmodel.parquet").unlink()
     return path
+
+
+def allows_up_to(num_pixels):
+    """`Image.convert`, which is where pixels are decoded, for small images only."""
+    convert = Image.Image.convert
+
+    def checked(image, *arguments, **options):
+        assert image.width * image.height <= num_pixels
+        return convert(image, *arguments, **options)
+
+    return checked
+
+
+def with_images_inside(path, **changes):
+    """As if the images lay in the frames, and not in a video; returns those of each episode."""
+    pixels = [noise_episode(seed, length).observation["pixels"][:-1] for seed, length in ((1, 4), (2, 3))]
+    files = [{"bytes": png(image), "path": "x.png"} for image in np.concatenate(pixels)]
+    edit_table(path / DATA, **{CAMERA: files})
+    features = json.loads((path / "meta/info.json").read_text())["features"]
+    features[CAMERA] |= {"dtype": "image", **changes}
+    edit_json(path / "meta/info.json", features=features, video_path=None)
+    shutil.rmtree(path / "videos")
+    return pixels
 
 
 @pytest.fixture
@@ -314,7 +339,7 @@ class TestWriting:
             written(states, [made_episode(1, 2)])
 
     def test_no_episodes_are_refused(self, tmp_path):
-        with pytest.raises(DatasetError, match="no episodes"):
+        with pytest.raises(DatasetError, match="holds no episode"):
             written(tmp_path / "out", [])
 
     def test_pixels_that_are_not_rgb_are_refused(self, tmp_path):
@@ -392,20 +417,12 @@ class TestForeign:
         assert "language" not in episodes[1].extra
         assert not episodes[1].reward.any()
 
-    def test_images_inside_of_the_frames_are_pixels_too(self, images):
-        from worldmodel.data.formats.lerobot.video import png
-
-        foreign(images)
-        pixels = [
-            noise_episode(1, 4).observation["pixels"][:-1],
-            noise_episode(2, 3).observation["pixels"][:-1],
-        ]
-        files = [{"bytes": png(image), "path": "x.png"} for image in np.concatenate(pixels)]
-        edit_table(images / DATA, **{CAMERA: files})
-        features = json.loads((images / "meta/info.json").read_text())["features"]
-        features[CAMERA]["dtype"] = "image"
-        edit_json(images / "meta/info.json", features=features, video_path=None)
-        shutil.rmtree(images / "videos")
+    @pytest.mark.parametrize(
+        ("shape", "names"),
+        [((6, 10, 3), ["height", "width", "channels"]), ((3, 6, 10), ["channels", "height", "width"])],
+    )
+    def test_images_inside_of_the_frames_are_pixels_too(self, images, shape, names):
+        pixels = with_images_inside(foreign(images), shape=list(shape), names=names)
         for episode, expected in zip(read_back(images)[1], pixels, strict=True):
             assert np.array_equal(episode.observation["pixels"], expected)
 
@@ -508,6 +525,22 @@ class TestRefusal:
         with pytest.raises(DatasetError, match="damaged"):
             read_back(states)
 
+    def test_a_changed_bit_of_a_video_is_noticed(self, images):
+        content = bytearray((images / VIDEO).read_bytes())
+        content[-9] ^= 1  # a decoder makes up what it cannot read
+        (images / VIDEO).write_bytes(content)
+        with pytest.raises(DatasetError, match=r"file-000\.mp4 is damaged: .*checksum"):
+            read_back(images)
+
+    def test_a_video_that_somebody_else_has_written_is_read(self, images):
+        content = json.loads((images / "meta/worldmodel.json").read_text())
+        content["videos"][VIDEO]["bytes"] += 1  # it was longer
+        content["videos"][VIDEO]["crc32"] = 0
+        edit_json(images / "meta/worldmodel.json", **content)
+        assert_same_episode(read_back(images)[1][0], noise_episode(1, 4))
+        edit_json(images / "meta/worldmodel.json", videos={})  # as it was before there were checksums
+        assert_same_episode(read_back(images)[1][0], noise_episode(1, 4))
+
     @pytest.mark.parametrize("seed", range(10))
     @pytest.mark.parametrize("name", [EPISODES, DATA, VIDEO, "meta/worldmodel.parquet", "meta/info.json"])
     def test_flipped_bits_end_in_an_episode_or_in_a_dataset_error(self, images, name, seed):
@@ -564,6 +597,40 @@ class TestRefusal:
     def test_frames_that_make_no_episode_are_told(self, states, values, message):
         edit_table(states / DATA, **{"observation.state": values})
         with pytest.raises(DatasetError, match=message):
+            read_back(states)
+
+    @pytest.mark.parametrize(("height", "width"), [(6000, 6000), (6, 11), (10, 6)])
+    def test_images_of_another_size_than_is_told_are_not_decoded(self, images, height, width, monkeypatch):
+        with_images_inside(foreign(images))
+        files = pq.read_table(images / DATA)[CAMERA].to_pylist()
+        files[2]["bytes"] = png(np.zeros((3, height, width), np.uint8))
+        edit_table(images / DATA, **{CAMERA: files})
+        monkeypatch.setattr("PIL.Image.Image.convert", allows_up_to(6 * 10))
+        with pytest.raises(DatasetError, match=f"{height} x {width} pixels, and not the 6 x 10"):
+            read_back(images)
+
+    def test_a_final_image_of_another_size_is_not_decoded(self, images, monkeypatch):
+        large = png(np.zeros((3, 6000, 6000), np.uint8))
+        edit_table(images / "meta/worldmodel.parquet", final_pixels=[large, large])
+        monkeypatch.setattr("PIL.Image.Image.convert", allows_up_to(6 * 10))
+        with pytest.raises(DatasetError, match="6000 x 6000 pixels, and not the 6 x 10"):
+            read_back(images)
+
+    @pytest.mark.parametrize("shape", [None, [6, 10], ["6", "10", "3"], [6, 0, 3]])
+    def test_images_without_a_size_are_refused(self, images, shape):
+        with_images_inside(foreign(images), shape=shape)
+        with pytest.raises(DatasetError, match="it is height, width, channels"):
+            read_back(images)
+
+    @pytest.mark.parametrize("name", [DATA, "meta/worldmodel.parquet"])
+    def test_more_rows_than_there_are_frames_are_not_read(self, states, name):
+        table = pq.read_table(states / name)
+        many = pa.concat_tables([table] * 9).drop_columns("episode_index")
+        numbers = pa.array(np.full(len(many), 7))
+        pq.write_table(many.append_column("episode_index", numbers), states / name)
+        with pytest.raises(
+            DatasetError, match=rf"has {len(many)} rows, and all episodes .* together 8 frames"
+        ):
             read_back(states)
 
     def test_a_feature_without_a_column_is_told(self, states):

@@ -5,19 +5,22 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from exported import INFO, assert_refused_by, export_as, read_all_of, some_episodes
 from made_episodes import assert_same_array, assert_same_episode, made_episode
 
-from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data import Episode
 from worldmodel.errors import DatasetError
 
 h5py = pytest.importorskip("h5py")
 
 from worldmodel.data.formats import dataset_format, minari  # noqa: E402
 
-INFO = {"task": "walker-walk", "control_period_s": 0.025, "made_with": {"packages": {"mujoco": "3.11.0"}}}
+export, read_all = partial(export_as, minari), partial(read_all_of, minari)
+assert_refused = partial(assert_refused_by, minari)
 
 
 @pytest.fixture
@@ -34,22 +37,6 @@ def peer(root):
     return pytest.importorskip("minari")
 
 
-def dataset_of(episodes):
-    dataset = EpisodeDataset(info=INFO)
-    for episode in episodes:
-        dataset.append(episode)
-    return dataset
-
-
-def some_episodes(**options):
-    """One that was cut short, one that ended, one of a single step that did neither."""
-    return [
-        made_episode(1, 5, **options),
-        made_episode(2, 3, terminated=True, **options),
-        replace(made_episode(3, 1, **options), truncated=False),
-    ]
-
-
 def random_pixels(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
@@ -63,16 +50,6 @@ def random_episode(num_steps, num_channels=3, *, state=False):
     return replace(episode, observation=observation)
 
 
-def export(path, episodes):
-    minari.write(path, dataset_of(episodes), INFO)
-    return path
-
-
-def read_all(path):
-    info, episodes = minari.read(path)
-    return info, list(episodes)
-
-
 def edit_metadata(path, **changes):
     file = path / "data" / "metadata.json"
     metadata = json.loads(file.read_text()) | changes
@@ -81,14 +58,6 @@ def edit_metadata(path, **changes):
 
 def data_file(path, mode="r+"):
     return h5py.File(path / "data" / "main_data.hdf5", mode)
-
-
-def assert_refused(path, match):
-    """One line that names the file and the reason."""
-    with pytest.raises(DatasetError, match=match) as caught:
-        read_all(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,23 @@
 """stable-worldmodel's HDF5 files: ours come back to the bit, its loader can use them, we read its own."""
 
 import json
+import zlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from exported import INFO, assert_refused_by, export_as, read_all_of, some_episodes
 from made_episodes import assert_same_array, assert_same_episode, made_episode
 
-from worldmodel.data import EpisodeDataset
 from worldmodel.errors import DatasetError
 
 h5py = pytest.importorskip("h5py")
 
 from worldmodel.data.formats import dataset_format, stable_worldmodel  # noqa: E402
 
-INFO = {"task": "walker-walk", "control_period_s": 0.025, "made_with": {"packages": {"mujoco": "3.11.0"}}}
-
-
-def dataset_of(episodes):
-    dataset = EpisodeDataset(info=INFO)
-    for episode in episodes:
-        dataset.append(episode)
-    return dataset
-
-
-def some_episodes(**options):
-    """One that was cut short, one that ended, one of a single step that did neither."""
-    return [
-        made_episode(1, 5, **options),
-        made_episode(2, 3, terminated=True, **options),
-        replace(made_episode(3, 1, **options), truncated=False),
-    ]
+export, read_all = partial(export_as, stable_worldmodel), partial(read_all_of, stable_worldmodel)
+assert_refused = partial(assert_refused_by, stable_worldmodel)
 
 
 def random_episode(num_steps, num_channels=3, *, state=False):
@@ -41,24 +28,6 @@ def random_episode(num_steps, num_channels=3, *, state=False):
     if state:
         observation["state"] = episode.observation["state"]
     return replace(episode, observation=observation)
-
-
-def export(path, episodes):
-    stable_worldmodel.write(path, dataset_of(episodes), INFO)
-    return path
-
-
-def read_all(path):
-    info, episodes = stable_worldmodel.read(path)
-    return info, list(episodes)
-
-
-def assert_refused(path, match):
-    """One line that names the file and the reason."""
-    with pytest.raises(DatasetError, match=match) as caught:
-        read_all(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def recording(path, lengths=(4, 3), **columns):
@@ -439,6 +408,17 @@ def test_a_column_that_claims_more_than_is_stored_is_not_read(tmp_path):
     with h5py.File(path, "r+") as file:
         file["action"].resize(10**12, axis=0)
     assert_refused(path, "'action' claims 4000000000000 bytes")
+
+
+def test_a_column_with_a_chunk_of_more_than_is_stored_is_not_read(tmp_path):
+    """To read three rows, HDF5 would decompress the whole chunk that they are in."""
+    path = recording(tmp_path / "made.h5", **recorded_columns())
+    with h5py.File(path, "r+") as file:
+        del file["reward"]
+        chunks = (2**27,)
+        file.create_dataset("reward", (7,), np.float64, maxshape=(None,), chunks=chunks, compression="gzip")
+        file["reward"].id.write_direct_chunk((0,), zlib.compress(bytes(2**20)))
+    assert_refused(path, "'reward' claims 1073741824 bytes")
 
 
 def test_a_compression_that_is_not_installed_is_told(tmp_path):

@@ -66,6 +66,22 @@ def test_episodes_come_back_to_the_bit(path, episodes):
         assert_same_episode(found, expected)
 
 
+@pytest.mark.parametrize("options", [{"in_memory": True}, {"in_memory": False}, {"capacity": 9}])
+def test_returns_are_those_of_the_episodes(path, episodes, options):
+    dataset = EpisodeDataset.open(path, **options)
+    expected = [episode.total_reward for episode in episodes]
+    assert dataset.returns() == expected[-len(dataset) :]
+    assert (len(dataset) < len(episodes)) == ("capacity" in options)
+    if dataset.in_memory is False:
+        for column in path.glob("shards/*/observation.pixels.npy"):
+            column.unlink()  # not looked at
+        assert EpisodeDataset.open(path, in_memory=False).returns() == expected
+
+
+def test_no_episode_has_no_return():
+    assert EpisodeDataset().returns() == []
+
+
 def test_what_others_record_since_is_taken_up(path):
     dataset = EpisodeDataset.open(path, in_memory=False)
     write_shard(path / "shards", "9" * 20 + "-c", [made_episode(9, 3, pixels=True, plan=True)])

@@ -9,6 +9,7 @@ import envs
 from envs.live_physics import has_live_physics
 from envs.rendering import egl_initialises, osmesa_loads
 from envs.tasks import BATCH_TASKS
+from envs.vector import SyncTaskVectorEnv
 
 pytestmark = pytest.mark.skipif(not has_live_physics(), reason="mujoco.batch came with MuJoCo 3.17")
 MODES = list(AutoresetMode)
@@ -57,8 +58,7 @@ def test_episodes_that_end_at_different_times(mode, action_repeat):
     for vector in vectors:
         vector.reset()
     num_steps = 1010 if action_repeat == 1 else 10
-    if mode == AutoresetMode.DISABLED:
-        num_steps = 3
+    num_ends = 0
     actions = random_actions(vectors[0], num_steps)
     for step, action in enumerate(actions):
         found, expected = (vector.step(action) for vector in vectors)
@@ -73,11 +73,18 @@ def test_episodes_that_end_at_different_times(mode, action_repeat):
                 np.testing.assert_array_equal(*final)
         if step == 1:  # one starts early, so that from here on they end at different times
             mask = np.array([False, True, False])
-            reset = [vector.reset(options={"reset_mask": mask})[0]["state"] for vector in vectors]
-            if mode != AutoresetMode.DISABLED:
-                np.testing.assert_array_equal(*reset)
+            np.testing.assert_array_equal(*reset_where(vectors, mask))
+        has_ended = found[2] | found[3]
+        num_ends += has_ended.sum()
+        if mode == AutoresetMode.DISABLED and has_ended.any():
+            np.testing.assert_array_equal(*reset_where(vectors, has_ended))
+    assert num_ends >= num_envs
     for vector in vectors:
         vector.close()
+
+
+def reset_where(vectors, mask):
+    return [vector.reset(options={"reset_mask": mask})[0]["state"] for vector in vectors]
 
 
 def test_the_number_of_threads_changes_nothing():
@@ -180,8 +187,11 @@ def test_a_diverged_simulation_is_named_and_can_be_reset():
 
 def make_diverge(vector, index):
     bad = vector.physics_states()[index]
-    bad[3] = 1e30
-    vector._physics.set_state(index, bad)
+    if isinstance(vector, SyncTaskVectorEnv):
+        vector.simulations[index].data.qvel[2] = np.nan  # a state that cannot be set
+    else:
+        bad[3] = 1e30
+        vector._physics.set_state(index, bad)
 
 
 def test_what_diverged_is_not_started_again_by_itself_and_what_ended_is():
@@ -197,6 +207,42 @@ def test_what_diverged_is_not_started_again_by_itself_and_what_ended_is():
     _, rewards, _, truncated, _ = vector.step(np.zeros((3, 4)))
     assert not truncated.any()  # the others have started, the one reset has played
     assert rewards[[0, 2]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["batch", "sync"])
+@pytest.mark.parametrize("mode", MODES)
+def test_after_a_divergence_all_is_well_once_those_named_are_reset(mode, how):
+    """Also where others end in the same step."""
+    vector, undisturbed = (
+        envs.make_vec("hopper-hop", num_envs=3, seed=1, how=way, action_repeat=600, autoreset_mode=mode)
+        for way in (how, "sync")
+    )
+    for each in (vector, undisturbed):
+        each.reset()
+    for _ in range(2):  # 600 env steps, and the other 400
+        expected = undisturbed.step(np.zeros((3, 4)))
+        if expected[3].any():
+            make_diverge(vector, 1)
+            with pytest.raises(envs.SimulationError, match=r"environments \[1\]") as caught:
+                vector.step(np.zeros((3, 4)))
+        else:
+            vector.step(np.zeros((3, 4)))
+    assert caught.value.environments == (1,)
+    for index in (0, 2):  # all that the others did
+        for found, value in zip(caught.value.result[:4], expected[:4], strict=True):
+            found, value = ((each["state"] if isinstance(each, dict) else each) for each in (found, value))
+            np.testing.assert_allclose(found[index], value[index], rtol=1e-12)
+        if mode == AutoresetMode.SAME_STEP:
+            final = [result[4]["final_obs"][index]["state"] for result in (caught.value.result, expected)]
+            np.testing.assert_array_equal(*final)
+    mask = np.array([False, True, False])
+    if mode == AutoresetMode.DISABLED:
+        assert "[1]" in str(caught.value)
+        assert ", and for [0, 2], whose episodes are over," in str(caught.value)
+        mask[:] = True
+    vector.reset(options={"reset_mask": mask})
+    observation, *_ = vector.step(np.zeros((3, 4)))
+    assert np.isfinite(observation["state"]).all()
 
 
 def test_ways_are_chosen_and_refused_by_name():

@@ -1,12 +1,14 @@
 """Recording rollouts into a dataset, in one process or several; what is there already is not played again."""
 
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,22 +19,31 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-import envs
 from envs.rendering import FAST
 from worldmodel.apps import provenance
 from worldmodel.apps.collection import Collection
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.progress import ProgressDisplay, console
+from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.statistics import Mean, mean_interval
+from worldmodel.data.shard import write_failure
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import write_json
 
 
-def collect(config: dict[str, Any]) -> Mean | None:
-    """Record until the dataset holds `episodes` of this collection; returns the mean return of the new ones.
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` has done: the mean return of the new episodes, if any, and how many will never be."""
 
-    None if there was nothing left to do. `config` is that of `configs/collect.yaml`. Each episode is safe on
-    the disk when it ends; the same command goes on where it was cut off, and ends with the same episodes.
+    new: Mean | None
+    num_left_out: int
+
+
+def collect(config: dict[str, Any]) -> Collected:
+    """Record until the dataset holds `episodes` of this collection, without those that diverge.
+
+    `config` is that of `configs/collect.yaml`. Each episode is safe on the disk when it ends; the same
+    command goes on where it was cut off, and ends with the same episodes.
     """
     positive(config, "episodes", "num_envs", "num_workers")
     not_negative(config, "seed")
@@ -42,28 +53,69 @@ def collect(config: dict[str, Any]) -> Mean | None:
         store = EpisodeStore(Path(config["dataset"]), create=True, info=_info(collection))
         with _alone(collection):
             there = _recorded_numbers(store, collection)
-            if len(there) == config["episodes"]:
-                return None
-            returns: list[float] = []
-            num_diverged = 0
-            title = f"collect {collection.task}"
-            with ProgressDisplay(title, config["episodes"], "episodes", done=len(there)) as display:
-                for group in _played(collection, store, there):
-                    num_diverged += group.num_diverged
-                    for episode_return, num_steps in group.episodes:
-                        returns.append(episode_return)
-                        display.add("steps", num_steps)
-                        numbers = {"return": f"{episode_return:.0f}"}
-                        display.update(len(there) + len(returns), numbers)
+            diverged = _Diverged(collection)
+            returns = _record(collection, store, there, diverged)
     finally:
         collection.close()
-    if num_diverged:
-        console.print(f"{num_diverged} episodes are left out: their simulation diverged", style="yellow")
-    if not returns:
+    if not returns and not there:
         raise RunError(
-            f"all {num_diverged} episodes that were played diverged: give another policy= or task="
+            f"all {len(diverged)} episodes that were played diverged: give another policy= or task="
         )
-    return mean_interval(returns)
+    return Collected(mean_interval(returns) if returns else None, len(diverged))
+
+
+def _record(
+    collection: Collection, store: EpisodeStore, there: set[int], diverged: "_Diverged"
+) -> list[float]:
+    """Record what is neither there nor known to diverge; the returns of what was recorded."""
+    returns: list[float] = []
+    done = there | diverged.numbers
+    num_episodes = collection.config["episodes"]
+    if len(done) == num_episodes:
+        return returns
+    title = f"collect {collection.task}"
+    with ProgressDisplay(title, num_episodes, "episodes", done=len(done)) as display:
+        for part in _played(collection, store, done):
+            diverged.add(part.diverged)
+            for episode_return, num_steps in part.episodes:
+                returns.append(episode_return)
+                display.add("steps", num_steps)
+                display.update(len(there) + len(returns) + len(diverged), {"return": f"{episode_return:.0f}"})
+    return returns
+
+
+class _Diverged:
+    """The episodes of a collection that diverge, noted beside the shards: they are not played again.
+
+    Errors: `RunError` for a note that cannot be read or written.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._path = Path(collection.config["dataset"]) / f".collect-{collection.identity}.json"
+        self._all: set[int] = set()
+        self._num_episodes = collection.config["episodes"]
+        try:
+            if self._path.exists():
+                self._all = {int(number) for number in json.loads(self._path.read_bytes())["diverged"]}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunError(f"cannot read {self._path}: {error!r}: delete it") from error
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def numbers(self) -> set[int]:
+        """Of those that are asked for now: it may have been more once."""
+        return {number for number in self._all if number < self._num_episodes}
+
+    def add(self, numbers: Sequence[int]) -> None:
+        """Note more."""
+        if numbers:
+            self._all |= set(numbers)
+            try:
+                write_json(self._path, {"diverged": sorted(self._all)})
+            except OSError as error:
+                raise RunError(write_failure(self._path, error)) from error
 
 
 @contextmanager
@@ -120,7 +172,7 @@ class Recorded:
     """What came of (a part of) a group: return and steps of each episode that is on the disk now."""
 
     episodes: list[tuple[float, int]]
-    num_diverged: int = 0
+    diverged: list[int]
 
 
 def _recorded_numbers(store: EpisodeStore, collection: Collection) -> set[int]:
@@ -131,17 +183,17 @@ def _recorded_numbers(store: EpisodeStore, collection: Collection) -> set[int]:
     return {number for number in numbers if type(number) is int and number < collection.config["episodes"]}
 
 
-def _groups(collection: Collection, there: set[int]) -> Iterator[tuple[int, set[int]]]:
-    """Groups with episodes that are not `there`, and which these are."""
+def _groups(collection: Collection, done: set[int]) -> Iterator[tuple[int, set[int]]]:
+    """Groups with episodes that are not `done`, and which these are."""
     num_episodes, num_envs = collection.config["episodes"], collection.config["num_envs"]
     for first in range(0, num_episodes, num_envs):
-        if wanted := set(range(first, min(first + num_envs, num_episodes))) - there:
+        if wanted := set(range(first, min(first + num_envs, num_episodes))) - done:
             yield first // num_envs, wanted
 
 
-def _played(collection: Collection, store: EpisodeStore, there: set[int]) -> Iterator[Recorded]:
-    """What is recorded, as it is."""
-    num_workers, groups = collection.config["num_workers"], _groups(collection, there)
+def _played(collection: Collection, store: EpisodeStore, done: set[int]) -> Iterator[Recorded]:
+    """What is recorded, as it is. Errors: `RunError` where a worker was killed."""
+    num_workers, groups = collection.config["num_workers"], _groups(collection, done)
     if num_workers == 1:
         for group, numbers in groups:
             yield from _recorded(collection, store, group, numbers)
@@ -154,14 +206,20 @@ def _played(collection: Collection, store: EpisodeStore, there: set[int]) -> Ite
             # A few ahead: there may be millions.
             running = {pool.submit(_work, *work) for work in islice(groups, 2 * num_workers)}
             while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(_work, *work) for work in islice(groups, len(done))}
-                for future in done:
+                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {pool.submit(_work, *work) for work in islice(groups, len(ended))}
+                for future in ended:
                     yield from future.result()
-        except BaseException:
+        except BaseException as error:
+            workers = list(pool._processes.values())  # Python 3.14 has terminate_workers() for it
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():  # what is recorded is safe; the rest can go
+            for process in workers:  # what is recorded is safe; the rest can go
                 process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise RunError(
+                    "a worker died, mostly killed because memory is short: give a smaller num_workers= or "
+                    "num_envs=. What is recorded is safe; the same command goes on from there"
+                ) from error
             raise
 
 
@@ -193,12 +251,7 @@ def _recorded(
     collection: Collection, store: EpisodeStore, group: int, numbers: set[int]
 ) -> Iterator[Recorded]:
     """Play a group's episodes; what came of them, once it is on the disk."""
-    num_left = len(numbers)
-    try:
-        for episodes in collection.play(group, numbers):
-            # In one shard: to sync is most of the work.
+    for episodes, diverged in collection.play(group, numbers):
+        if episodes:  # in one shard: to sync is most of the work
             store.write(episodes, compresses_pixels=collection.config["compress_pixels"])
-            num_left -= len(episodes)
-            yield Recorded([(episode.total_reward, episode.num_steps) for episode in episodes])
-    except envs.SimulationError:  # of one of them; where the others are is not known any more
-        yield Recorded([], num_diverged=num_left)
+        yield Recorded([(episode.total_reward, episode.num_steps) for episode in episodes], diverged)

@@ -10,11 +10,11 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +31,13 @@ from worldmodel.errors import ConfigError
 # What decides, besides the task, what is recorded.
 _DECIDE = ("policy", "seed", "num_envs", "env", "camera", "physics_state", "precision", "planner")
 _SHARE = re.compile(r"\s*(?:(\d*\.?\d+)\s+)?(\S+)\s*")
+
+
+class Played(NamedTuple):
+    """What a step of a group has brought to an end."""
+
+    episodes: list[Episode]
+    diverged: list[int]  # the numbers of episodes that there will never be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +119,7 @@ class Collection:
             return next(iter(agents.values()))
         return MixedAgent([(agents[policy], rows[policy]) for policy in rows])
 
-    def play(self, group: int, wanted: set[int]) -> Iterator[list[Episode]]:
+    def play(self, group: int, wanted: set[int]) -> Iterator[Played]:
         """The `wanted` ones of a group's episodes, as they end; those that end together, together."""
         first = group * self.config["num_envs"]
         numbers = range(first, first + self.config["num_envs"])
@@ -120,18 +127,20 @@ class Collection:
             self.env,
             [self.start_seed(number) for number in numbers],
             records_physics=self.config["physics_state"],
+            leaves_out_diverged=True,
         )
         agent = self.agent(group)
-        left = wanted & set(numbers)
+        left = {number - first for number in wanted & set(numbers)}
         while left:
-            ended = [
-                replace(episode, info=self.info(numbers[row]))
-                for row, episode in collector.step(agent, {})
-                if numbers[row] in left  # a row goes on when its episode has ended
-            ]
-            if ended:
-                left -= {episode.info["number"] for episode in ended}
-                yield ended
+            try:
+                ended = collector.step(agent, lambda row: self.info(numbers[row]), left)
+                # A row goes on when its episode is over, and what becomes of it then is of no interest.
+                lost = left & set(collector.diverged)
+            except envs.SimulationError:  # of nobody knows whom
+                ended, lost = [], left
+            left = left - {row for row, _ in ended} - lost
+            if ended or lost:
+                yield Played([episode for _, episode in ended], sorted(numbers[row] for row in lost))
 
     def close(self) -> None:
         """Free the environments, if there are any."""
@@ -174,12 +183,13 @@ class Collection:
             )
         try:
             if Path(path).suffix == ".npy":
-                actions = np.load(path, allow_pickle=False)
+                with open(path, "rb") as file:  # np.load goes by the content, which may be an archive
+                    actions = np.lib.format.read_array(file, allow_pickle=False)
             else:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # an empty file is told below
                     actions = np.loadtxt(path, delimiter=",", ndmin=2)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy fails on a garbled header in many ways, such as a TokenError
             raise ConfigError(f"cannot read script={path}: {error}") from error
         dim = action_dim(self.env)
         fits = actions.dtype.kind in "fiu" and actions.ndim == 2 and actions.shape[1:] == (dim,)

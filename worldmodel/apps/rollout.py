@@ -1,14 +1,16 @@
 """Acting in environments and recording it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from envs import TaskVectorEnv
+from envs import SimulationError, TaskVectorEnv
 from worldmodel.apps.agent import Agent
 from worldmodel.data import Episode
 from worldmodel.data.recorder import BatchRecorder
+
+Info = Mapping[str, Any]
 
 
 class Collector:
@@ -16,20 +18,34 @@ class Collector:
 
     `env` has `AutoresetMode.DISABLED`, so that an episode's last observation is seen.
     `records_physics`: the physics state before each action becomes the column `physics_state`.
+    `leaves_out_diverged`: go on where simulations diverged, without their episodes; else it is an error.
+
+    Attributes:
+        diverged: environments whose episode the last step has lost.
     """
 
     def __init__(
-        self, env: TaskVectorEnv, seeds: list[int] | None = None, *, records_physics: bool = False
+        self,
+        env: TaskVectorEnv,
+        seeds: list[int] | None = None,
+        *,
+        records_physics: bool = False,
+        leaves_out_diverged: bool = False,
     ) -> None:
         self._env, self._records_physics = env, records_physics
+        self._leaves_out_diverged = leaves_out_diverged
+        self.diverged: tuple[int, ...] = ()
         self._observation, _ = env.reset(seed=seeds)
         self._recorder = BatchRecorder(self._observation)
         self._is_new: np.ndarray | None = None
 
-    def step(self, agent: Agent, info: dict[str, Any]) -> list[tuple[int, Episode]]:
+    def step(
+        self, agent: Agent, info: Info | Callable[[int], Info], wanted: Container[int] | None = None
+    ) -> list[tuple[int, Episode]]:
         """One agent step in every environment; returns (environment, episode) for those that ended.
 
-        `info` becomes that of the episodes.
+        `info` becomes that of the episodes, or tells it of the one of an environment; `wanted`: the
+        environments whose episodes are handed over, else all.
         """
         if self._is_new is not None and self._is_new.any():  # only now: it may be the last step
             self._observation, _ = self._env.reset(options={"reset_mask": self._is_new})
@@ -39,9 +55,11 @@ class Collector:
         extra = decision.columns()
         if self._records_physics:
             extra["physics_state"] = self._env.physics_states()
-        observation, reward, terminated, truncated, _ = self._env.step(decision.action)
+        observation, reward, terminated, truncated = self._play(decision.action)
         self._recorder.append(decision.action, reward, observation, extra)
-        self._observation, self._is_new = observation, terminated | truncated
+        has_ended = terminated | truncated
+        self._observation, self._is_new = observation, has_ended.copy()
+        self._is_new[list(self.diverged)] = True
         return [
             (
                 index,
@@ -49,11 +67,23 @@ class Collector:
                     index,
                     terminated=bool(terminated[index]),
                     truncated=bool(truncated[index]),
-                    info=info,
+                    info=info(index) if callable(info) else info,
                 ),
             )
-            for index in np.flatnonzero(self._is_new).tolist()
+            for index in np.flatnonzero(has_ended).tolist()
+            if wanted is None or index in wanted
         ]
+
+    def _play(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, rewards, terminated and truncated after an action; notes what diverged."""
+        try:
+            result, self.diverged = self._env.step(action), ()
+        except SimulationError as error:
+            if not self._leaves_out_diverged or error.result is None:
+                raise
+            result, self.diverged = error.result, error.environments
+        observation, reward, terminated, truncated, _ = result
+        return observation, reward, terminated, truncated
 
 
 def rollouts(

@@ -20,7 +20,7 @@ from worldmodel.data.mapped_arena import MappedArena
 from worldmodel.data.memory import available_memory_bytes
 from worldmodel.data.shard import episode_arrays, episode_from_arrays
 from worldmodel.data.store import EpisodeStore
-from worldmodel.data.windows import Batch, gather_windows
+from worldmodel.data.windows import Batch, gather_windows, returns_of
 from worldmodel.errors import DatasetError
 
 _MAX_MEMORY_FRACTION = 0.5  # of what is free, for a dataset that is read into memory
@@ -175,7 +175,9 @@ class EpisodeDataset:
                     if not self._store.holds(name):
                         has_vanished = True
                         continue
-                    self._skip(error)
+                    if self._strict:
+                        raise
+                    warnings.warn(f"skipped a damaged shard: {error}", stacklevel=2)
                 self._seen.add(name)
         return num_new
 
@@ -264,9 +266,8 @@ class EpisodeDataset:
             del self._facts[0]
             self._num_forgotten += 1
         self._arena.append(arrays, episode.terminated)
-        self._facts.append(
-            {"terminated": episode.terminated, "truncated": episode.truncated, "info": episode.info}
-        )
+        facts = {"terminated": episode.terminated, "truncated": episode.truncated, "info": episode.info}
+        self._facts.append(facts)
 
     def _require_room(self, num_steps: int) -> None:
         if self.capacity is not None and num_steps > self.capacity:
@@ -293,7 +294,6 @@ class EpisodeDataset:
                 continue  # Reported when it is read.
         return names
 
-    def _skip(self, error: DatasetError) -> None:
-        if self._strict:
-            raise error
-        warnings.warn(f"skipped a damaged shard: {error}", stacklevel=3)
+    def returns(self) -> list[float]:
+        """The return of each episode remembered, from the rewards alone: images may be larger than memory."""
+        return returns_of(self._arena) if self._arena else []

@@ -80,3 +80,11 @@ def gather_windows(
         valid=torch.from_numpy(valid),
         extra=group("extra.", step_rows),
     )
+
+
+def returns_of(arena: EpisodeArena | MappedArena) -> list[float]:
+    """The undiscounted return of each episode, as `Episode.total_reward`; only rewards are read."""
+    rows = arena.rows_of(np.arange(arena.num_steps), 1)[0][:, :1]
+    rewards = arena.take("reward", rows)[:, 0]
+    starts = np.flatnonzero(np.diff(rows[:, 0]) > 1) + 1  # an episode has a row more than steps
+    return [float(part.sum(dtype=np.float64)) for part in np.split(rewards, starts)]

@@ -18,7 +18,7 @@ import torch
 
 from worldmodel.apps.bench.contenders import failure
 from worldmodel.apps.bench.data_contenders import CONTENDERS
-from worldmodel.apps.bench.data_recording import Recording, Windows, record
+from worldmodel.apps.bench.data_recording import Recording, Windows, made_up_recording
 from worldmodel.apps.bench.data_report import figure, page
 from worldmodel.apps.bench.output import Row, check_counts, check_names, make_folder, provenance, write_all
 from worldmodel.apps.bench.timing import Sample, Spread, take_turns, timed
@@ -131,7 +131,7 @@ def _check(config: dict[str, Any]) -> None:
 
 def _measure(kind: str, config: dict[str, Any], folder: Path, advance: _Advance) -> list[Row]:
     """All contenders, with the steps of one kind; what they write is gone afterwards."""
-    recording = record(
+    recording = made_up_recording(
         kind,
         config[kind],
         max_shard_bytes=int(config["max_megabytes"] * 2**20),
@@ -207,7 +207,6 @@ def _read(
     batches = [
         draw_starts(recording, batch_size=batch_size, horizon=horizon, rng=rng) for _ in range(NUM_PREPARED)
     ]
-    expected = recording.windows(batches[0], horizon)
     turns: dict[str, Turn] = {}
     now = f"reading {recording.kind}"
     with ExitStack() as stack:
@@ -218,13 +217,15 @@ def _read(
                 began = time.perf_counter()
                 windows = stack.enter_context(CONTENDERS[name].open(scratch / name, recording, horizon))
                 entry.measured["open_s"] = time.perf_counter() - began
-                wrong = difference(windows(batches[0]), expected)
-                if wrong is not None:
-                    raise ValueError(wrong)
+                _require_equal(windows, recording, batches[:1], horizon)
                 next_batch = _cycling(windows, batches)
-                turns[name] = Turn.lasting(
-                    config["seconds"], next_batch, timed(next_batch, CPU).wall_ms / 1e3
+                seconds_per_call = timed(next_batch, CPU).wall_ms / 1e3
+                turn = Turn.lasting(config["seconds"], next_batch, seconds_per_call)
+                # Whoever is slow is timed with few of them.
+                _require_equal(
+                    windows, recording, batches[1 : 1 + config["repeats"] * turn.num_calls], horizon
                 )
+                turns[name] = turn
             except Exception as error:
                 entry.status = failure(error)
         advance(now, config["repeats"] * (len(entries) - len(turns)))
@@ -247,6 +248,14 @@ def _read(
                 "windows_per_wall_s": Spread.of([count / s.wall_ms * 1e3 for s in samples[name]]).median,
                 "num_batches": turn.num_calls,
             }
+
+
+def _require_equal(windows: Windows, recording: Recording, batches: list[np.ndarray], horizon: int) -> None:
+    """Errors: `ValueError` that tells the first difference."""
+    for starts in batches:
+        wrong = difference(windows(starts), recording.windows(starts, horizon))
+        if wrong is not None:
+            raise ValueError(wrong)
 
 
 def _cycling(windows: Windows, batches: list[np.ndarray]) -> Callable[[], None]:

@@ -74,7 +74,7 @@ class Recording:
         return found
 
 
-def record(kind: str, sizes: Mapping[str, int], *, max_shard_bytes: int, seed: int) -> Recording:
+def made_up_recording(kind: str, sizes: Mapping[str, int], *, max_shard_bytes: int, seed: int) -> Recording:
     """Episodes of `state` (numbers at random) or of `pixels` (a picture that moves, with some noise)."""
     rng = np.random.default_rng(seed)
     num_steps = sizes["steps"]

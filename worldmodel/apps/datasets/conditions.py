@@ -10,7 +10,7 @@ from worldmodel.apps.config import closest
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
 
-CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
+CONDITION = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -44,7 +44,7 @@ def facts_of(episode: Episode) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison of a fact with a value."""
+    """One comparison of a fact with a value; in quotes, "007" and "true" are strings."""
 
     name: str
     comparison: str

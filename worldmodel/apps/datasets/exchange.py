@@ -18,8 +18,6 @@ def export_dataset(config: dict[str, Any]) -> int:
     """
     found = _format(config["format"])
     output = Path(config["output"])
-    if output.exists():
-        raise RunError(f"output={output} exists: choose another one, or delete it")
     dataset = EpisodeDataset.open(config["dataset"])
     try:
         found.write(output, dataset, dataset.info)

@@ -1,55 +1,22 @@
-"""`data info` and `data validate`: what a dataset holds, and whether all of it can be read."""
+"""`data info`: what a dataset holds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from worldmodel.apps.datasets.meanwhile import again_if_merged
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.statistics import Moments
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
 
 _NUM_BINS, _BAR_WIDTH = 10, 40
 _AT_BOUND = 0.999  # of an action in [-1, 1]
-
-
-@dataclass
-class Moments:
-    """Sums that tell mean, std and range of each entry of a vector, over any number of rows."""
-
-    count: int = 0
-    total: Any = 0.0
-    squares: Any = 0.0
-    low: Any = np.inf
-    high: Any = -np.inf
-    _shift: Any = field(default=None, repr=False)
-
-    def add(self, rows: np.ndarray) -> None:
-        """Take in rows (n, dim)."""
-        rows = rows.astype(np.float64)
-        if self._shift is None:
-            self._shift = rows[0]  # squares of numbers far from 0 would leave no digits for their spread
-        moved = rows - self._shift
-        self.count += len(rows)
-        self.total = self.total + moved.sum(0)
-        self.squares = self.squares + np.square(moved).sum(0)
-        self.low, self.high = np.minimum(self.low, rows.min(0)), np.maximum(self.high, rows.max(0))
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(dim,)"""
-        return np.asarray(self._shift + self.total / self.count)
-
-    @property
-    def std(self) -> np.ndarray:
-        """(dim,)"""
-        variance = self.squares / self.count - np.square(self.total / self.count)
-        return np.sqrt(np.maximum(variance, 0.0))
 
 
 def info(config: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +25,10 @@ def info(config: dict[str, Any]) -> dict[str, Any]:
     `config` is that of `configs/data_info.yaml`.
     Errors: `DatasetError` if there is none, or it is damaged or empty.
     """
+    return again_if_merged(config["dataset"], lambda: _info(config))
+
+
+def _info(config: dict[str, Any]) -> dict[str, Any]:
     store = EpisodeStore(Path(config["dataset"]))
     dataset = EpisodeDataset.open(config["dataset"])
     if not len(dataset):
@@ -91,38 +62,6 @@ def info(config: dict[str, Any]) -> dict[str, Any]:
     console.print(_histogram("length", lengths))
     console.print(_coverage_table(coverage))
     return facts
-
-
-def validate(config: dict[str, Any]) -> None:
-    """Read every byte of a dataset, and say what is damaged.
-
-    `config` is that of `configs/data_validate.yaml`.
-    Errors: `DatasetError` that names the damaged shards; all others were read.
-    """
-    store = EpisodeStore(Path(config["dataset"]))
-    names = store.shard_names()
-    num_episodes, damaged, unchecked = 0, [], 0
-    with ProgressDisplay("validating", max(1, len(names)), "shards") as display:
-        for index, name in enumerate(names):
-            try:
-                num_episodes += len(store.read(name))
-                store.origins(name)
-                unchecked += not store.has_checksums(name)
-            except DatasetError as error:
-                if not store.holds(name):
-                    raise DatasetError(
-                        f"dataset={config['dataset']} was merged meanwhile: validate it again"
-                    ) from error
-                damaged.append(name)
-                display.note(str(error))
-            display.update(index + 1)
-    if damaged:
-        raise DatasetError(
-            f"dataset={config['dataset']}: {len(damaged)} of {len(names)} shards are damaged "
-            f"({', '.join(damaged)}); the other {num_episodes} episodes are whole"
-        )
-    remark = f" ({unchecked} shards of the first schema have no checksums)" if unchecked else ""
-    console.print(f"ok: {num_episodes} episodes in {len(names)} shards{remark}")
 
 
 def _vectors(episode: Episode) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import envs
+from worldmodel.apps.run import would_import
 from worldmodel.data import Episode, EpisodeDataset
 
 FRAME_SIZE = 320  # of a picture drawn here; small recorded ones are shown enlarged to about as much
@@ -32,7 +33,7 @@ def frames_of(
     if "extra.physics_state" not in columns:
         yield None, "No pictures: neither images nor physics states were recorded. " + _how_to_see_more(task)
         return
-    if not isinstance(task, str) or (":" in task and not given_task):
+    if not isinstance(task, str) or (would_import(task) and not given_task):
         # A module is imported because a user names it, never because a file does.
         yield None, f"No pictures: the dataset names no task that may be drawn ({task}); give task=TASK."
         return

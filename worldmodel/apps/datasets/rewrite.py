@@ -11,6 +11,7 @@ from worldmodel.apps.config import positive
 from worldmodel.apps.datasets.conditions import Condition, check_names
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.compressed import is_compressed
 from worldmodel.data.merging import merge_shards
 from worldmodel.data.shard import episode_arrays
 from worldmodel.data.store import EpisodeStore
@@ -44,10 +45,11 @@ def split(config: dict[str, Any]) -> dict[str, int]:
     return {name: len(indices) for name, indices in parts.items()}
 
 
-def merge(config: dict[str, Any]) -> int:
-    """Copy the episodes of several datasets into one; returns how many.
+def merge(config: dict[str, Any]) -> tuple[int, int]:
+    """Copy the episodes of several datasets into one; returns how many, and how many were left out.
 
     `config` is that of `configs/data_merge.yaml`. What is said of a dataset as a whole must not contradict.
+    An episode of a collection that is in already (of the same number) is not copied again.
     """
     if not config["datasets"]:
         raise ConfigError("datasets=[]: must name at least one")
@@ -57,16 +59,22 @@ def merge(config: dict[str, Any]) -> int:
         for key, value in dataset.info.items():
             if info.setdefault(key, value) != value and not isinstance(value, dict | list):
                 raise ConfigError(f"{path} has {key}={value!r}, those before it have {info[key]!r}")
+    total, seen, num_twice = sum(len(dataset) for dataset in datasets), set(), 0
+
+    def once() -> Iterator[Episode]:
+        nonlocal num_twice
+        for dataset in datasets:
+            for episode in dataset:
+                key = (episode.info.get("collection"), episode.info.get("number"))
+                if None not in key and key in seen:
+                    num_twice += 1
+                else:
+                    seen.add(key)
+                    yield episode
+
     with new_folder(config["output"]) as folder:
-        total = sum(len(dataset) for dataset in datasets)
-        write_dataset(
-            folder,
-            (episode for dataset in datasets for episode in dataset),
-            info,
-            total=total,
-            sources=config["datasets"],
-        )
-    return total
+        write_dataset(folder, once(), info, total=total, sources=config["datasets"])
+    return total - num_twice, num_twice
 
 
 def keep(config: dict[str, Any]) -> tuple[int, int]:
@@ -117,7 +125,7 @@ def write_dataset(
 
     Images stay compressed where they are so in one of the `sources`. Errors: `DatasetError`.
     """
-    compresses = any(any(Path(source).glob("shards/[!.]*/*.zlib")) for source in sources)
+    compresses = any(_is_compressed(EpisodeStore(Path(source))) for source in sources)
     store = EpisodeStore(path, create=True, info=info)
     with ProgressDisplay("writing", total, "episodes") as display:
         done = 0
@@ -125,6 +133,10 @@ def write_dataset(
             store.write(group, compresses_pixels=compresses)
             done += len(group)
             display.update(done)
+
+
+def _is_compressed(store: EpisodeStore) -> bool:
+    return any(is_compressed(store.shard_path(name), "observation.pixels") for name in store.shard_names())
 
 
 def _groups(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:

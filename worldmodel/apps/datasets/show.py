@@ -10,6 +10,7 @@ import numpy as np
 
 from worldmodel.apps import plots
 from worldmodel.apps.config import not_negative
+from worldmodel.apps.datasets.meanwhile import again_if_merged
 from worldmodel.apps.datasets.pictures import (
     FRAME_SIZE,
     Frame,
@@ -23,7 +24,6 @@ from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.apps.video import ControlVideo
 from worldmodel.data import Episode, EpisodeDataset
-from worldmodel.data.shard import map_column
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError, DatasetError, RunError
 
@@ -38,11 +38,14 @@ def show(config: dict[str, Any]) -> Path:
     `EnvError` where a given task cannot draw what was recorded.
     """
     not_negative(config, "every")
+    return again_if_merged(config["dataset"], lambda: _show(config))
+
+
+def _show(config: dict[str, Any]) -> Path:
     dataset = EpisodeDataset.open(config["dataset"], in_memory=False)
     if not len(dataset):
         raise DatasetError(f"dataset={config['dataset']} holds no episode yet")
-    store = EpisodeStore(Path(config["dataset"]))
-    returns = _returns(store, len(dataset))
+    returns = dataset.returns()
     chosen = choose(config["episodes"], returns)
     name = Path(config["dataset"]).resolve().name
     output = Path(config["output"] or Path("runs") / "show" / name)
@@ -60,7 +63,8 @@ def show(config: dict[str, Any]) -> Path:
             files = [] if frames is None else _film(config, output, index, episode, frames(episode), period_s)
             sections.append(_pictures(files, picture(plots.episode_over_time(episode, period_s))))
             display.update(done + 1)
-    summary = _summary(config["dataset"], dataset, store.num_bytes(), returns)
+    num_bytes = EpisodeStore(Path(config["dataset"])).num_bytes()
+    summary = _summary(config["dataset"], dataset, num_bytes, returns)
     if len(returns) > 1:
         summary.append(picture(plots.returns_of_episodes(returns, chosen)))
     summary += ["<h2>Episodes</h2>", _table(rows), f"<p class=lead>{escape(source)}</p>"]
@@ -122,19 +126,6 @@ def _film(
     except OSError as error:
         raise RunError(f"cannot write {sheet_path}: {error.strerror or error}") from error
     return [sheet_path, video_path] if config["video"] else [sheet_path]
-
-
-def _returns(store: EpisodeStore, count: int) -> list[float]:
-    """Of the first `count` episodes, read from the rewards alone: images may be larger than memory."""
-    returns: list[float] = []
-    for name in store.shard_names():
-        if len(returns) >= count:
-            break
-        lengths = [fact["num_steps"] for fact in store.facts(name)]
-        rewards = map_column(store.shard_path(name), "reward", store.columns["reward"], lengths)
-        for part in np.split(rewards[np.arange(sum(lengths))], np.cumsum(lengths)[:-1]):
-            returns.append(float(part.sum(dtype=np.float64)))
-    return returns[:count]
 
 
 def _summary(path: str, dataset: EpisodeDataset, num_bytes: int, returns: list[float]) -> list[str]:

@@ -13,7 +13,7 @@ def _data_info(config: dict[str, Any], given: set[str]) -> None:
 
 
 def _data_validate(config: dict[str, Any], given: set[str]) -> None:
-    from worldmodel.apps.datasets.look import validate
+    from worldmodel.apps.datasets.validate import validate
 
     validate(config)
 
@@ -34,7 +34,10 @@ def _data_split(config: dict[str, Any], given: set[str]) -> None:
 def _data_merge(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.rewrite import merge
 
-    print(f"{merge(config)} episodes in {config['output']}")
+    count, num_twice = merge(config)
+    print(f"{count} episodes in {config['output']}")
+    if num_twice:
+        print(f"{num_twice} were left out: they were in already, of the same collection and number")
 
 
 def _data_filter(config: dict[str, Any], given: set[str]) -> None:

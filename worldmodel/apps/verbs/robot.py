@@ -51,14 +51,16 @@ def _imagine(config: dict[str, Any], given: set[str]) -> None:
 def _collect(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.collect import collect
 
-    mean = collect(config)
-    if mean is None:
-        print(
-            f"{config['dataset']} has all {config['episodes']} episodes of this collection: "
-            "raise episodes=, or give another seed="
-        )
+    found, path = collect(config), config["dataset"]
+    if found.new is not None:
+        print(f"{found.new.count} episodes with return {found.new} in {path}")
     else:
-        print(f"{mean.count} episodes with return {mean} in {config['dataset']}")
+        num_there = config["episodes"] - found.num_left_out
+        print(
+            f"{path} has all {num_there} episodes of this collection: raise episodes=, or give another seed="
+        )
+    if found.num_left_out:
+        print(f"{found.num_left_out} of {config['episodes']} are left out: their simulation diverged")
 
 
 def _export(config: dict[str, Any], given: set[str]) -> None:

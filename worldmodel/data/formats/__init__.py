@@ -49,6 +49,14 @@ def dataset_format(name: str) -> Format:
     return module
 
 
+def require_exportable(path: Path, dataset: EpisodeDataset) -> None:
+    """Raise `DatasetError` unless there are episodes, and nothing at `path`: how every `write` begins."""
+    if path.exists():
+        raise DatasetError(f"{path} exists: choose another name, or delete it")
+    if not len(dataset):
+        raise DatasetError(f"{dataset!r} holds no episode: record one first")
+
+
 def _is_installed(package: str) -> bool:
     from importlib.util import find_spec
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.data.dataset import EpisodeDataset
 from worldmodel.data.shard import write_failure
 from worldmodel.errors import DatasetError
 
@@ -22,14 +22,6 @@ LIBVER = ("v110", "v110")  # readable since 2016, by single-writer-multiple-read
 # Deflate makes at most 1032 bytes of one: a file that claims more would fill the memory with nothing.
 _MAX_EXPANSION = 1100
 _FREE_BYTES = 2**16
-
-
-def require_exportable(path: Path, dataset: EpisodeDataset) -> None:
-    """Raise `DatasetError` unless there are episodes, and nothing at `path`."""
-    if path.exists():
-        raise DatasetError(f"{path} exists: choose another name, or delete it")
-    if not len(dataset):
-        raise DatasetError(f"{dataset!r} holds no episode: record one first")
 
 
 class _Target:
@@ -177,9 +169,11 @@ def stored_array(group: Any, name: str, num_rows: int | None = None, *, of_bytes
         code = filters.get_filter(index)[0]
         if not h5py.h5z.filter_avail(code):
             raise DatasetError(f"{name!r} is compressed with HDF5 filter {code}: pip install hdf5plugin")
-    if array.nbytes > _MAX_EXPANSION * array.id.get_storage_size() + _FREE_BYTES:
+    chunk = math.prod(array.chunks or ()) * array.dtype.itemsize  # as a whole even for one row of it
+    num_bytes = max(array.nbytes, chunk)
+    if num_bytes > _MAX_EXPANSION * array.id.get_storage_size() + _FREE_BYTES:
         raise DatasetError(
-            f"{name!r} claims {array.nbytes} bytes, of which hardly any are stored: it is damaged"
+            f"{name!r} claims {num_bytes} bytes, of which hardly any are stored: it is damaged"
         )
     if num_rows is not None and len(array) != num_rows:
         raise DatasetError(f"{name!r} has {len(array)} rows; it needs {num_rows}")

@@ -32,6 +32,7 @@ import numpy as np
 from worldmodel.data.columns import COLUMN_DTYPES, is_word
 from worldmodel.data.dataset import EpisodeDataset
 from worldmodel.data.episode import Episode
+from worldmodel.data.formats import require_exportable
 from worldmodel.data.formats.hdf5 import (
     MARK,
     locating,
@@ -41,7 +42,6 @@ from worldmodel.data.formats.hdf5 import (
     new_file,
     opened,
     reading,
-    require_exportable,
     set_mark,
     stored_array,
 )

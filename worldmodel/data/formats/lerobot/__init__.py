@@ -8,7 +8,8 @@ How an episode of T actions becomes T frames, and where the rest goes:
 - The observation after the last action would need a frame without an action, and who trains on all frames
   would train on that one too. So it lies beside: `meta/worldmodel.parquet` has it for each episode (pixels as
   a PNG file), with terminated, truncated and the episode's info; `meta/worldmodel.json` has the dataset's
-  info and the exact shapes of columns. LeRobot looks at neither; what we read back is the same to the bit.
+  info, the exact shapes of columns, and size and CRC-32 of each video. LeRobot looks at neither; what we read
+  back is the same to the bit.
   They count only for the episodes that they were written with: one that was added later, or has another
   length by now, is read as if it were somebody else's.
 - Somebody else's episode of T frames has T - 1 actions: nothing is known of what the last one led to, so it

@@ -69,6 +69,16 @@ class Feature:
         return {"dtype": self.dtype, "shape": list(self.shape), "_type": f"Array{len(self.shape)}D"}
 
 
+def image_size(name: str, feature: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of a camera's images, as info.json has them. Errors: `DatasetError` if it has none."""
+    shape, names = feature.get("shape"), feature.get("names")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+        raise DatasetError(f"{INFO_PATH} has the shape {shape!r} for {name}; it is height, width, channels")
+    # Some say (channels, height, width), as LeRobot's own reader allows.
+    channels_first = isinstance(names, list) and str(names[:1]).startswith("['channel")
+    return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+
+
 def inside(root: Path, template: Any, values: dict[str, int | str]) -> Path:
     """The file that a path template of info.json names, such as `data/file-{file_index:03d}.parquet`.
 

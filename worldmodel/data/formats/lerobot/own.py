@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -31,9 +32,19 @@ def own_row(episode: Episode, number: int) -> dict[str, Any]:
     }
 
 
-def own_info(info: dict[str, Any], columns: Columns) -> dict[str, Any]:
-    """What is known of the dataset as a whole, ready for JSON."""
-    return {"info": info, "columns": columns_to_json(columns)}
+def own_info(root: Path, info: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """What is known of the dataset as a whole, ready for JSON; its videos are written."""
+    videos = {path.relative_to(root).as_posix(): _contents(path) for path in root.glob("videos/*/*/*.mp4")}
+    return {"info": info, "columns": columns_to_json(columns), "videos": videos}
+
+
+def _contents(path: Path) -> dict[str, int]:
+    """What tells a file from another, or from a damaged one."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            checksum = crc32(part, checksum)
+    return {"bytes": path.stat().st_size, "crc32": checksum}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +71,20 @@ class OwnEpisode:
 class OwnFiles:
     """Both files, of a dataset that we wrote. Errors: `DatasetError` for damaged ones."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, max_rows: int) -> None:
         path = root / OWN_INFO_PATH
         try:
             content = json.loads(path.read_bytes())
             self.info: dict[str, Any] = dict(content["info"])
             self.columns: Columns = columns_from_json(content["columns"])
-        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            # Exports of before had none.
+            self._videos = {name: dict(file) for name, file in content.get("videos", {}).items()}
+        except (OSError, KeyError, AttributeError, TypeError, ValueError, RecursionError) as error:
             raise DatasetError(
                 f"{path} is damaged ({error}): copy the dataset again, or delete the file to do without it"
             ) from error
-        self._episodes = FrameFile(root / OWN_EPISODES_PATH)
+        self._root, self._checked = root, set[Path]()
+        self._episodes = FrameFile(root / OWN_EPISODES_PATH, max_rows=max_rows)
 
     def episode(self, number: int, length: int) -> OwnEpisode | None:
         """What lies beside episode `number`; None if it is not the one that we wrote."""
@@ -86,10 +100,30 @@ class OwnFiles:
                 info=dict(json.loads(rows[0]["info"])),
                 final_observation={
                     **({} if state is None else {"state": np.asarray(state, dtype=np.float32)}),
-                    **({} if image is None else {"pixels": read_image(image)}),
+                    **({} if image is None else {"pixels": read_image(image, self._image_size())}),
                 },
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise DatasetError(
                 f"{self._episodes.path} is damaged ({error}): copy the dataset again"
             ) from error
+
+    def check_video(self, path: Path) -> None:
+        """Notice damage, which decoders gloss over. Errors: `DatasetError`; nothing is said of a new video.
+
+        LeRobot may have added episodes to a file of ours: it has another size by then.
+        """
+        name = path.relative_to(self._root).as_posix()
+        if path in self._checked or name not in self._videos or not path.is_file():
+            return
+        written, found = self._videos[name], _contents(path)
+        if found["bytes"] == written.get("bytes") and found != written:
+            raise DatasetError(
+                f"{path} is damaged: its bytes are not those that were written (checksum): copy it again"
+            )
+        self._checked.add(path)
+
+    def _image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        _, height, width = self.columns["observation.pixels"].shape
+        return height, width

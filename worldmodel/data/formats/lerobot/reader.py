@@ -51,7 +51,9 @@ class _LeRobotDataset:
                 )
         self.extra = self._extra_columns()
         self.rows = self._episode_rows()
-        self.own = OwnFiles(path) if (path / layout.OWN_INFO_PATH).exists() else None
+        self.num_frames = sum(row["length"] for row in self.rows)
+        has_own = (path / layout.OWN_INFO_PATH).exists()
+        self.own = OwnFiles(path, max_rows=self.num_frames) if has_own else None
 
     def info(self) -> dict[str, Any]:
         """What is known of the dataset as a whole."""
@@ -82,7 +84,7 @@ class _LeRobotDataset:
                 continue
             path = self._file(row, "data", self.header.get("data_path"))
             if file is None or file.path != path:
-                file = FrameFile(path)
+                file = FrameFile(path, max_rows=self.num_frames)
             try:
                 episode = self._episode(row, file, own)
             except DatasetError as error:
@@ -136,15 +138,15 @@ class _LeRobotDataset:
         assert self.camera is not None
         if self._dtype(self.camera) == "image":
             files = [entry.get("bytes") if entry else None for entry in table[self.camera].to_pylist()]
-            images = [read_image(file) for file in files]
-            if len({image.shape for image in images}) > 1:
-                raise DatasetError(f"images of {self.camera} have different sizes: they must all be alike")
-            return np.stack(images)
+            size = layout.image_size(self.camera, self.features[self.camera])
+            return np.stack([read_image(file, size) for file in files])
         place = f"videos/{self.camera}"
         start_s = row.get(f"{place}/from_timestamp")
         if not isinstance(start_s, int | float) or not 0 <= start_s < math.inf:
             raise DatasetError(f"{place}/from_timestamp is {start_s!r}; it is a number of seconds")
         path = self._file(row, place, self.header.get("video_path"), video_key=self.camera)
+        if self.own is not None:
+            self.own.check_video(path)
         return read_frames(path, self.fps, float(start_s), row["length"])
 
     def _file(self, row: dict[str, Any], place: str, template: Any, video_key: str | None = None) -> Path:

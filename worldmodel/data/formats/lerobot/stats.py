@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from worldmodel.data.statistics import Moments
+
 Statistics = dict[str, Any]  # nested lists of numbers, ready for JSON
 
 MAX_QUANTILE_ROWS = 200_000  # of a whole dataset
@@ -27,36 +29,21 @@ class FeatureStatistics:
         self._stride = math.ceil(num_rows / MAX_QUANTILE_ROWS) or 1
         self._next = 0  # where the next n-th row is, counted from the rows added last
         self._sample: list[np.ndarray] = []
-        self._num_rows = 0
+        self._moments = Moments()
         self._count = 0
-        self._min = self._max = self._mean = self._squares = np.zeros(())
 
     def add(self, rows: Shaped[np.ndarray, "row ..."], count: int | None = None) -> Statistics:
         """Take these rows in, and return their own statistics; `count` says how many frames they are of."""
         rows = rows.astype(np.float64)
         count = len(rows) if count is None else count
-        low, high, mean = rows.min(0), rows.max(0), rows.mean(0)
-        squares = ((rows - mean) ** 2).sum(0)
         self._sample.append(rows[self._next :: self._stride])
         self._next = (self._next - len(rows)) % self._stride
-        if not self._num_rows:
-            self._min, self._max, self._mean, self._squares = low, high, mean, squares
-        else:
-            # Chan, Golub and LeVeque (1979): two sums of squares around different means make one.
-            fraction = len(rows) / (self._num_rows + len(rows))
-            difference = mean - self._mean
-            self._squares = self._squares + squares + difference**2 * (self._num_rows * fraction)
-            self._mean = self._mean + difference * fraction
-            self._min, self._max = np.minimum(self._min, low), np.maximum(self._max, high)
-        self._num_rows += len(rows)
         self._count += count
-        return _statistics(low, high, mean, squares / len(rows), count, rows)
+        return _statistics(self._moments.add(rows), count, rows)
 
     def total(self) -> Statistics:
         """The statistics of all rows added."""
-        sample = np.concatenate(self._sample)
-        variance = self._squares / self._num_rows
-        return _statistics(self._min, self._max, self._mean, variance, self._count, sample)
+        return _statistics(self._moments, self._count, np.concatenate(self._sample))
 
 
 def image_rows(pixels: UInt8[np.ndarray, "frame channel height width"]) -> tuple[np.ndarray, int]:
@@ -67,15 +54,14 @@ def image_rows(pixels: UInt8[np.ndarray, "frame channel height width"]) -> tuple
     return some.transpose(0, 2, 3, 1).reshape(-1, pixels.shape[1], 1, 1), len(frames)
 
 
-def _statistics(
-    low: np.ndarray, high: np.ndarray, mean: np.ndarray, variance: np.ndarray, count: int, rows: np.ndarray
-) -> Statistics:
+def _statistics(moments: Moments, count: int, rows: np.ndarray) -> Statistics:
+    """`rows`: those that quantiles are of."""
     quantiles = np.quantile(rows, list(_QUANTILES.values()), axis=0)
     return {
-        "min": low.tolist(),
-        "max": high.tolist(),
-        "mean": mean.tolist(),
-        "std": np.sqrt(variance).tolist(),
+        "min": moments.low.tolist(),
+        "max": moments.high.tolist(),
+        "mean": moments.mean.tolist(),
+        "std": moments.std.tolist(),
         "count": [count],
         **{name: values.tolist() for name, values in zip(_QUANTILES, quantiles, strict=True)},
     }

@@ -158,12 +158,20 @@ class RowFile:
 
 
 class FrameFile:
-    """One file of frames, or of what else has the column episode_index, read one episode at a time."""
+    """One file of frames, or of what else has the column episode_index, read one episode at a time.
 
-    def __init__(self, path: Path) -> None:
+    max_rows: how many it can have. A file of a few bytes may claim any number of equal rows.
+    """
+
+    def __init__(self, path: Path, *, max_rows: int) -> None:
         self.path = path
         with reading(path):
             self._file = file_of(path)
+            if (found := self._file.metadata.num_rows) > max_rows:
+                raise DatasetError(
+                    f"{path} has {found} rows, and all episodes of meta/episodes together {max_rows} frames: "
+                    "copy the dataset again, whole"
+                )
             if "episode_index" not in self._file.schema_arrow.names:
                 raise DatasetError(f"{path} has no column episode_index: it is no file of LeRobot frames")
             self._episodes = rows_of("episode_index", self._file.read(["episode_index"])["episode_index"])

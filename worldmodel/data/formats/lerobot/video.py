@@ -109,12 +109,22 @@ def png(image: UInt8[np.ndarray, "3 height width"]) -> bytes:
     return file.getvalue()
 
 
-def read_image(content: Any) -> UInt8[np.ndarray, "3 height width"]:
-    """The frame of an image file (PNG or another kind). Errors: `DatasetError` for what is none."""
+def read_image(content: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "3 height width"]:
+    """The frame of an image file (PNG or another kind), of this height and width.
+
+    Errors: `DatasetError` for what is none, and for another size, before it takes any memory.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if (image.height, image.width) != size:
+                raise DatasetError(
+                    f"an image has {image.height} x {image.width} pixels, and not the {size[0]} x {size[1]} "
+                    "that the dataset tells of: copy the dataset again"
+                )
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except DatasetError:
+        raise
     except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"an image cannot be decoded ({error}): copy the dataset again") from error

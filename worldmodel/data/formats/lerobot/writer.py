@@ -14,6 +14,7 @@ import numpy as np
 from worldmodel.data.columns import Columns
 from worldmodel.data.dataset import EpisodeDataset
 from worldmodel.data.episode import Episode
+from worldmodel.data.formats import require_exportable
 from worldmodel.data.formats.lerobot import layout
 from worldmodel.data.formats.lerobot.layout import Feature
 from worldmodel.data.formats.lerobot.own import own_info, own_row
@@ -47,10 +48,7 @@ def write(path: Path, dataset: EpisodeDataset, info: dict[str, Any]) -> None:
     Errors: `DatasetError` for a folder that exists, no episodes, an unknown control period, pixels that are
     not RGB, or rows that LeRobot cannot hold.
     """
-    if path.exists():
-        raise DatasetError(f"{path} exists: choose another folder, or delete it")
-    if not len(dataset):
-        raise DatasetError("the dataset has no episodes: record some before exporting it")
+    require_exportable(path, dataset)
     fps = _frames_per_second(info.get("control_period_s"))
     features, camera = _features(dataset.columns, info)
     task = str(info.get("task") or "unnamed task")
@@ -179,7 +177,7 @@ class _Writer:
         self._own_rows.close()
         pq.write_table(task_table([self.task]), self.folder / layout.TASKS_PATH)
         self._write_json(layout.STATS_PATH, {name: s.total() for name, s in self._statistics.items()})
-        self._write_json(layout.OWN_INFO_PATH, own_info(info, self.columns))
+        self._write_json(layout.OWN_INFO_PATH, own_info(self.folder, info, self.columns))
         self._write_json(
             layout.INFO_PATH,
             {

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from worldmodel.data.dataset import EpisodeDataset
+from worldmodel.data.formats import require_exportable
 from worldmodel.data.formats.hdf5 import (
     MARK,
     MARK_VERSION,
     new_file,
-    require_exportable,
     set_mark,
 )
 from worldmodel.errors import DatasetError
