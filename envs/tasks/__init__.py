@@ -14,6 +14,7 @@ from envs.tasks.acrobot import Acrobot
 from envs.tasks.ball_in_cup import BallInCup
 from envs.tasks.cartpole import Cartpole
 from envs.tasks.cheetah import Cheetah
+from envs.tasks.drop import Drop
 from envs.tasks.finger import FingerSpin, FingerTurn
 from envs.tasks.hopper import Hopper
 from envs.tasks.humanoid import Humanoid
@@ -24,7 +25,7 @@ from envs.tasks.reacher import Reacher
 from envs.tasks.tworoom import TwoRoom
 from envs.tasks.walker import Walker
 
-OWN_TASKS: Mapping[str, MjcfTask] = {task.name: task for task in (Reach(), TwoRoom())}
+OWN_TASKS: Mapping[str, MjcfTask] = {task.name: task for task in (Drop(), Reach(), TwoRoom())}
 
 BATCH_TASKS: Mapping[str, BatchTask] = {
     "acrobot-swingup": Acrobot(is_sparse=False),

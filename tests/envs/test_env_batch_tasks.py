@@ -58,7 +58,7 @@ def test_what_the_oracle_foresees_happens(task, action_repeat):
     env = envs.make(task, action_repeat=action_repeat)
     oracle = envs.Oracle(task, action_repeat=action_repeat)
     rng = np.random.default_rng(1)
-    num_steps = min(63, env.episode_length)
+    num_steps = min(63, env.num_env_steps // action_repeat)
     actions = rng.uniform(-1.2, 1.2, (num_steps, *env.action_space.shape)).astype(np.float32)
     env.reset(seed=5)
     for action in actions[:3]:

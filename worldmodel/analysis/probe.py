@@ -1,0 +1,84 @@
+"""Probes: what can be read out of a frozen latent, on episodes that the probe has not seen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from worldmodel.analysis.readout import fit_readout
+from worldmodel.model.layers import mlp
+
+KINDS = ("linear", "mlp")
+_HIDDEN, _BATCH, _NUM_UPDATES, _RATE = (128, 128), 512, 2000, 2e-3
+_NUM_RESAMPLES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """R2 of one quantity on held-out episodes: 1 is perfect, 0 no better than their mean; 95 % interval."""
+
+    r2: float
+    low: float
+    high: float
+
+
+def probe(
+    kind: str,
+    features: tuple[Float[Tensor, "row feature"], Float[Tensor, "other feature"]],
+    targets: tuple[Float[np.ndarray, "row target"], Float[np.ndarray, "other target"]],
+    episode: Int64[np.ndarray, " other"],
+    *,
+    seed: int,
+) -> list[Fit]:
+    """Fit on the first of each pair, judge on the second; `episode` says to which episode its rows belong.
+
+    The interval is a bootstrap over episodes, whose rows are no independent values.
+    """
+    (train, test), (wanted, true) = features, targets
+    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
+    train, test = (train - mean) / std, (test - mean) / std
+    shift, scale = wanted.mean(0), wanted.std(0) + 1e-9
+    scaled = torch.from_numpy((wanted - shift) / scale).float()
+    fitted = fit_readout(train, scaled) if kind == "linear" else _fit_mlp(train, scaled, seed)
+    predicted = fitted(test).detach().numpy() * scale + shift
+    return [_judge(predicted[:, i], true[:, i], episode, seed) for i in range(true.shape[1])]
+
+
+def _fit_mlp(features: Tensor, targets: Tensor, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = mlp(features.shape[1], _HIDDEN, targets.shape[1])
+    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _NUM_UPDATES)
+    chance = torch.Generator().manual_seed(seed)
+    for _ in range(_NUM_UPDATES):
+        rows = torch.randint(len(features), (_BATCH,), generator=chance)
+        loss = (network(features[rows]) - targets[rows]).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def _judge(predicted: np.ndarray, true: np.ndarray, episode: np.ndarray, seed: int) -> Fit:
+    names, rows = np.unique(episode, return_inverse=True)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(rows, values, minlength=len(names))
+
+    count, total = sums(np.ones_like(true)), sums(true)
+    squares, errors = sums(np.square(true)), sums(np.square(true - predicted))
+
+    def r2(weights: np.ndarray) -> np.ndarray:
+        """Of how often each episode counts, (..., episodes)."""
+        n, mean = weights @ count, weights @ total
+        spread = weights @ squares - np.square(mean) / n
+        return np.asarray(1 - weights @ errors / np.maximum(spread, 1e-12))
+
+    even = np.full(len(names), 1 / len(names))
+    drawn = np.random.default_rng(seed).multinomial(len(names), even, _NUM_RESAMPLES)
+    low, high = np.percentile(r2(drawn.astype(float)), [2.5, 97.5])
+    return Fit(r2=float(r2(np.ones(len(names)))), low=float(low), high=float(high))
