@@ -99,6 +99,11 @@ def _settings_of(names: set[str], groups: dict[str, list[str]]) -> dict[str, Any
     return found
 
 
+def keys_of(name: str) -> list[str]:
+    """All keys of `configs/<name>.yaml` as it is composed."""
+    return list(_flat(_compose(name, [])))
+
+
 def config_text(name: str) -> str:
     """The composed configuration as YAML, for people."""
     return OmegaConf.to_yaml(_compose(name, []))

@@ -67,11 +67,15 @@ def _data_import(config: dict[str, Any], given: set[str]) -> None:
 
 def _conditions_as_overrides(words: Sequence[str]) -> list[str]:
     """`'return>500'` as `where=[...]`."""
-    from worldmodel.apps.config import quoted
+    from worldmodel.apps.config import closest, keys_of, quoted
     from worldmodel.apps.datasets.conditions import CONDITION
+    from worldmodel.errors import ConfigError
 
     conditions = [word for word in words if CONDITION.fullmatch(word)]
     others = [word for word in words if word not in conditions]
+    for key, equals, value in (word.partition("=") for word in others):
+        if equals and not closest(key, known := keys_of("data_filter")) and key not in known:
+            raise ConfigError(f"{key}={value} is no condition: two = compare, '{key}=={value}'")
     if not conditions:
         return others
     texts = ",".join(quoted("", condition).removeprefix("=") for condition in conditions)
