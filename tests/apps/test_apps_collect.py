@@ -332,9 +332,10 @@ def test_the_dataset_says_how_it_came_about(tmp_path):
 
 def test_images_say_how_they_were_drawn(tmp_path):
     path = tmp_path / "a"
-    observe = ["env.observe=[state,pixels]", "env.image_size=16", "env.action_repeat=50"]
+    observe = ["env.observe=[state,pixels]", "env.image_size=16", "env.action_repeat=50", "camera=-1"]
     assert main(["collect", f"dataset={path}", "task=pendulum-swingup", "episodes=1", *observe]) == 0
     dataset = EpisodeDataset.open(path)
+    assert dataset.info["camera"] == "-1"
     assert dataset.columns["observation.pixels"].shape == (3, 16, 16)
     assert dataset.info["image_quality"] == {
         "num_samples": 0,

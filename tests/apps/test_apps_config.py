@@ -121,6 +121,14 @@ def test_a_quoted_number_is_a_word():
     assert composed("train", 'dataset="5"')["dataset"] == "5"
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_camera_has_a_name_or_a_number(number):
+    for name in ("control", "collect"):
+        assert composed(name, f"camera={number}", *(["dataset=d"] if name == "collect" else []))[
+            "camera"
+        ] == str(number)
+
+
 def test_a_planner_key_without_its_planner_is_a_change_of_the_trained_one():
     assert composed("control", "checkpoint=x", "planner.num_candidates=5")["planner"] == {"num_candidates": 5}
     assert "planner.num_candidates" in message("control", "checkpoint=x", "planner.num_candidate=5")

@@ -19,6 +19,7 @@ CONFIGS = "configs"
 _ACTING_MODELS = ("oracle",)
 # Where a trained run's planner may be changed in part.
 _TRAINED = ("control", "collect", "imagine", "bench_goals")
+_NUMBERED = ("camera",)  # words that may be numbers
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -59,6 +60,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     for key, value in _flat(config, open_keys).items():
         if value == "???":
             raise ConfigError(f"{key}= is missing: `worldmodel {verb} --help` shows examples")
+        if key in _NUMBERED and type(value) is int:
+            value = str(value)
+            OmegaConf.update(config, key, value)
         _check_type(key, value, defaults[key])
         if isinstance(defaults[key], float):
             OmegaConf.update(config, key, float(value))  # 1 is a number too
