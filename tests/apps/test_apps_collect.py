@@ -344,6 +344,43 @@ def test_images_say_how_they_were_drawn(tmp_path):
     }
 
 
+def test_other_columns_than_the_dataset_has_are_told_before_anything_is_played(
+    tmp_path, refused, monkeypatch
+):
+    path = tmp_path / "a"
+    command = ["collect", f"dataset={path}", "task=pendulum-swingup", "env.action_repeat=100"]
+    assert main([*command, "episodes=1"]) == 0
+
+    def played(self, group, wanted):
+        raise AssertionError("played")
+
+    monkeypatch.setattr(Collection, "play", played)
+    for overrides, expected in (
+        (["physics_state=true"], "extra.physics_state is absent there and would be float64["),
+        (["env.observe=[state,pixels]"], "observation.pixels is absent there and would be uint8[3, 64, 64]"),
+        (["env.observe=[pixels]"], "observation.state is float32[3] there and would be absent"),
+    ):
+        line = refused(*command, "episodes=2", *overrides)
+        assert expected in line
+        assert "Give env.observe=[state] physics_state=false, as it was recorded" in line
+
+
+def test_a_folder_with_other_things_is_no_place_for_a_dataset(tmp_path, refused):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "guide.md").touch()
+    line = refused("collect", f"dataset={tmp_path / 'docs'}", *POINT, "episodes=1")
+    assert "is no dataset, and not empty (guide.md)" in line
+    assert [entry.name for entry in (tmp_path / "docs").iterdir()] == ["guide.md"]
+    (tmp_path / "begun" / "shards").mkdir(parents=True)  # killed at once
+    (tmp_path / "begun" / ".collect-0.lock").touch()
+    assert sorted(collect(tmp_path / "begun", "episodes=1")) == [0]
+
+
+def test_pixels_that_are_not_recorded_cannot_be_compressed(tmp_path, refused):
+    line = refused("collect", f"dataset={tmp_path / 'a'}", *POINT, "compress_pixels=true")
+    assert "compress_pixels=true: no pixels are recorded" in line
+
+
 def test_episodes_that_end_together_are_one_shard(tmp_path):
     found = collect(tmp_path / "a", "episodes=5", "num_envs=3")
     assert sorted(found) == [0, 1, 2, 3, 4]

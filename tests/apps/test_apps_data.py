@@ -83,9 +83,9 @@ def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
     content[-1] ^= 1
     file.write_bytes(content)
     line = refused("data", "validate", f"dataset={path}")
-    assert "1 of 6 shards are damaged" in line
+    assert "1 of 6 shards is damaged" in line
     assert name in line
-    assert "the other 5 episodes are whole" in line
+    assert "5 episodes in the others are whole" in line
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,29 @@ def test_merge_puts_datasets_one_after_the_other_in_few_shards(path, tmp_path, r
     line = refused("data", "merge", f"datasets=[{path},{strange}]", f"output={tmp_path / 'x'}")
     assert "has task='walker-run', those before it have 'walker-walk'" in line
     assert "must name at least one" in refused("data", "merge", f"output={tmp_path / 'x'}")
+    wide = tmp_path / "wide"
+    EpisodeDataset(wide, mode="a").append(replace(episode(9, 4), action=np.zeros((4, 5), np.float32)))
+    line = refused("data", "merge", f"datasets=[{path},{wide}]", f"output={tmp_path / 'x'}")
+    assert f"the dataset {wide} does not fit the dataset {path}: action is float32[5] instead of" in line
+
+
+def test_a_copy_lies_in_no_dataset(path, refused):
+    for verb in (["filter", "return>30"], ["split", "fraction=0.5"]):
+        line = refused("data", *verb, f"dataset={path}", f"output={path / 'good'}")
+        assert "lies inside of the dataset" in line
+    assert "lies inside" in refused("data", "merge", f"datasets=[{path}]", f"output={path / 'shards' / 'x'}")
+    assert len(numbers(path)) == 6
+
+
+def test_what_is_whole_of_a_damaged_dataset_is_copied(path, tmp_path, capsys, refused):
+    store = EpisodeStore(path)
+    (store.shard_path(store.shard_names()[3]) / "reward.npy").write_bytes(b"nothing")
+    output = tmp_path / "whole"
+    line = refused("data", "filter", f"dataset={path}", "return>0", f"output={output}")
+    assert "skip_damaged=true" in line
+    assert main(["data", "filter", f"dataset={path}", "skip_damaged=true", f"output={output}"]) == 0
+    assert "skipped a damaged shard" in capsys.readouterr().out
+    assert numbers(output) == [1, 2, 3, 5, 6]
 
 
 def test_merge_takes_each_episode_of_a_collection_once(tmp_path, capsys):
@@ -193,7 +216,7 @@ def test_merge_takes_each_episode_of_a_collection_once(tmp_path, capsys):
     assert main(["data", "merge", f"datasets=[{kept},{everything},{others}]", f"output={output}"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "4 episodes in" in out
-    assert "1 were left out: they were in already" in out
+    assert "1 left out: in already" in out
     found = [(each.info["collection"], each.info["number"]) for each in EpisodeDataset.open(output)]
     assert found == [("a", 2), ("a", 1), ("a", 3), ("b", 2)]
     assert main(["data", "merge", f"datasets=[{kept},{kept}]", f"output={tmp_path / 'one'}"]) == 0

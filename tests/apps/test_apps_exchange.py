@@ -44,7 +44,9 @@ def test_there_and_back_nothing_is_lost(path, tmp_path, capsys, name):
     needs(name)
     output, back = tmp_path / OUTPUTS[name], tmp_path / "back"
     assert main(["data", "export", f"dataset={path}", f"format={name}", f"output={output}"]) == 0
-    assert "2 episodes in" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 episodes in" in out
+    assert ("Minari finds it as reacher/made-v0 with MINARI_DATASETS_PATH=" in out) == (name == "minari")
     assert main(["data", "import", f"source={output}", f"format={name}", f"output={back}"]) == 0
     found, expected = EpisodeDataset.open(back), EpisodeDataset.open(path)
     for key, value in expected.info.items():

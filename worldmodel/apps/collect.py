@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from envs.rendering import FAST
 from worldmodel.apps import provenance
+from worldmodel.apps.collect_into import check_columns, check_folder
 from worldmodel.apps.collection import Collection
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay
@@ -134,6 +135,11 @@ def _alone(collection: Collection) -> Iterator[None]:
 def _check(collection: Collection) -> None:
     """Tell a mistake before there is a folder."""
     config, run = collection.config, collection.run
+    check_folder(config["dataset"])
+    if config["compress_pixels"] and "pixels" not in config["env"]["observe"]:
+        raise ConfigError(
+            "compress_pixels=true: no pixels are recorded; add env.observe=[state,pixels], or leave it out"
+        )
     repeat, trained_repeat = (c["env"]["action_repeat"] for c in (config, run.config if run else config))
     if repeat != trained_repeat:
         raise ConfigError(
@@ -144,9 +150,11 @@ def _check(collection: Collection) -> None:
         raise ConfigError(f"task={collection.task} never ends an episode: give its environment a time limit")
     for policy in collection.shares:
         collection.agent_of(policy, group=0)
+    states = None
     if config["physics_state"]:
         collection.env.reset()
-        collection.env.physics_states()
+        states = collection.env.physics_states()
+    check_columns(config["dataset"], collection.env, physics_states=states)
 
 
 def _info(collection: Collection) -> dict[str, Any]:

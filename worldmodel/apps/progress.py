@@ -20,6 +20,11 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 LINE_EVERY_S = 30.0
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 episode`, `2,000 episodes`."""
+    return f"{count:,} {noun}{'s'[: count != 1]}"
+
+
 class ProgressDisplay:
     """Counts up to `total` `unit`s (None: nobody knows), and shows the newest numbers beside the bar."""
 

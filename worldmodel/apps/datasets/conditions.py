@@ -27,9 +27,7 @@ def check_names(conditions: Sequence["Condition"], dataset: EpisodeDataset) -> N
     known = fact_names(dataset)
     for name in [condition.name for condition in conditions]:
         if name not in known:
-            raise ConfigError(
-                f"episodes have no {name!r}{closest(name, known)}. Known: {', '.join(known)}"
-            )
+            raise ConfigError(f"episodes have no {name!r}{closest(name, known)}. Known: {', '.join(known)}")
 
 
 def fact_names(dataset: EpisodeDataset) -> list[str]:

@@ -10,8 +10,8 @@ from worldmodel.data.formats import FORMATS, Format, dataset_format
 from worldmodel.errors import ConfigError, RunError
 
 
-def export_dataset(config: dict[str, Any]) -> int:
-    """Write a dataset in another format; returns how many episodes it holds.
+def export_dataset(config: dict[str, Any]) -> tuple[int, str]:
+    """Write a dataset in another format; returns how many episodes it holds, and how its package finds it.
 
     `config` is that of `configs/data_export.yaml`.
     Errors: `ConfigError` for an unknown format; `DatasetError` for what a format cannot hold.
@@ -23,7 +23,7 @@ def export_dataset(config: dict[str, Any]) -> int:
         found.write(output, dataset, dataset.info)
     except OSError as error:
         raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
-    return len(dataset)
+    return len(dataset), found.how_to_find(output) if hasattr(found, "how_to_find") else ""
 
 
 def import_dataset(config: dict[str, Any]) -> int:

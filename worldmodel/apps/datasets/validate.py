@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from worldmodel.apps.progress import ProgressDisplay, console
+from worldmodel.apps.progress import ProgressDisplay, console, counted
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
 
@@ -33,8 +33,11 @@ def validate(config: dict[str, Any]) -> None:
             display.update(index + 1)
     if damaged:
         raise DatasetError(
-            f"dataset={config['dataset']}: {len(damaged)} of {len(names)} shards are damaged "
-            f"({', '.join(damaged)}); the other {num_episodes} episodes are whole"
+            f"dataset={config['dataset']}: {len(damaged)} of {counted(len(names), 'shard')} "
+            f"{'is' if len(damaged) == 1 else 'are'} damaged ({', '.join(damaged)}); "
+            f"{counted(num_episodes, 'episode')} in the others {'is' if num_episodes == 1 else 'are'} whole. "
+            f"Delete their folders in {store.path / 'shards'}, or copy the rest: worldmodel data filter "
+            f"dataset={config['dataset']} skip_damaged=true output=NEW"
         )
-    remark = f" ({unchecked} shards of the first schema have no checksums)" if unchecked else ""
-    console.print(f"ok: {num_episodes} episodes in {len(names)} shards{remark}")
+    remark = f" ({counted(unchecked, 'shard')} of the first schema without checksums)" if unchecked else ""
+    console.print(f"ok: {counted(num_episodes, 'episode')} in {counted(len(names), 'shard')}{remark}")
