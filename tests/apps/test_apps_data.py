@@ -48,11 +48,38 @@ def numbers(path) -> list[int]:
 def test_info_tells_what_there_is(path, capsys):
     assert main(["data", "info", f"dataset={path}"]) == 0
     out = capsys.readouterr().out
-    for part in ("walker-walk", "6 (2 terminated)", "28", "6 shards", "return: mean 35", "float32[2]"):
+    for part in ("walker-walk", "6 (2 terminated)", "28", "6 shards", "float32[2]"):
+        assert part in out
+    for part in ("return: 10 to 60; mean 35 (95 % interval ", "42.9% at their bound, the largest is 1"):
+        assert part in out
+    for part in ("data filter knows: number, policy, my-key.of_2, code, return", "0.0048 MB"):
         assert part in out
     lines = [line for line in out.splitlines() if "state[0]" in line]
     # From 1 (the first number of episode 1) to 22 (the last of episode 6).
     assert [word for word in lines[0].split() if word not in "│|"][1::3] == ["1", "22"]
+
+
+def test_info_tells_who_acted_how_often_and_bins_whole_numbers(path, capsys):
+    assert main(["data", "info", f"dataset={path}"]) == 0
+    rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    rows = [row[1:-1] for row in rows if len(row) > 2]
+    assert ["random", "-", "3", "20 (95 % interval -4.841 to 44.84)"] in rows
+    assert any(row[:3] == ["planner", "-", "3"] for row in rows)
+    lengths = [row for row in rows if row[0] in {str(number) for number in range(3, 10)}]
+    assert [(row[0], row[1]) for row in lengths] == [("4", "5"), ("5", "0"), ("6", "0"), ("7", "0"), ("8", "1")]
+
+
+def test_actions_beyond_their_bounds_are_told(path, capsys):
+    for verb in ("info", "validate"):
+        assert main(["data", verb, f"dataset={path}"]) == 0
+        assert "warning" not in capsys.readouterr().out
+    wild = replace(episode(9, 4), action=np.full((4, 3), -20, np.float32))
+    EpisodeDataset(path, mode="a").append(wild)
+    for verb in ("info", "validate"):
+        assert main(["data", verb, f"dataset={path}"]) == 0
+        out = capsys.readouterr().out
+        assert "warning: actions reach 20, and they must lie in [-1, 1]" in out
+        assert "divide each by its limit" in out
 
 
 @pytest.mark.parametrize("verb", ["info", "show"])

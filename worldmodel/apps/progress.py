@@ -25,6 +25,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s'[: count != 1]}"
 
 
+def megabytes(num_bytes: int) -> str:
+    """`12.3 MB`; of little, two digits: `0.0021 MB`."""
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e6:.2g} MB"
+
+
 class ProgressDisplay:
     """Counts up to `total` `unit`s (None: nobody knows), and shows the newest numbers beside the bar."""
 

@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 import envs
 from worldmodel.apps.agent import Agent
+from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
@@ -170,8 +171,12 @@ class OfflineTraining(Training):
         self.dataset = EpisodeDataset.open(config["dataset"])
         check_dataset(self.dataset, self.env, config["dataset"])
         if checkpoint is None:
+            largest_action = 0.0
             for episode in self.dataset:
                 self.normalize(episode)
+                largest_action = max(largest_action, largest_of(episode.action))
+            if wrong := breaks_bounds(largest_action):
+                raise ConfigError(f"dataset={config['dataset']}: {wrong}")
 
     @property
     def progress(self) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
 from worldmodel.apps.progress import ProgressDisplay, console, counted
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
@@ -16,11 +17,13 @@ def validate(config: dict[str, Any]) -> None:
     """
     store = EpisodeStore(Path(config["dataset"]))
     names = store.shard_names()
-    num_episodes, damaged, unchecked = 0, [], 0
+    num_episodes, damaged, unchecked, largest = 0, [], 0, 0.0
     with ProgressDisplay("validating", max(1, len(names)), "shards") as display:
         for index, name in enumerate(names):
             try:
-                num_episodes += len(store.read(name))
+                episodes = store.read(name)
+                num_episodes += len(episodes)
+                largest = max([largest, *(largest_of(episode.action) for episode in episodes)])
                 store.origins(name)
                 unchecked += not store.has_checksums(name)
             except DatasetError as error:
@@ -31,6 +34,8 @@ def validate(config: dict[str, Any]) -> None:
                 damaged.append(name)
                 display.note(str(error))
             display.update(index + 1)
+    if warning := breaks_bounds(largest):
+        console.print(f"warning: {warning}")
     if damaged:
         raise DatasetError(
             f"dataset={config['dataset']}: {len(damaged)} of {counted(len(names), 'shard')} "

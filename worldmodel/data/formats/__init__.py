@@ -55,7 +55,7 @@ def require_exportable(path: Path, dataset: EpisodeDataset) -> None:
     if path.exists():
         raise DatasetError(f"{path} exists: choose another name, or delete it")
     if not len(dataset):
-        raise DatasetError(f"there is no episode to write to {path}: record one first")
+        raise DatasetError(f"the dataset for {path} holds no episode: record one first")
 
 
 def _is_installed(package: str) -> bool:

@@ -14,8 +14,8 @@ unless some are larger: then they have no bounds.
 
 `load_dataset(id)` finds a dataset by its path below the root, `$MINARI_DATASETS_PATH` or ~/.minari/datasets,
 and that path must be the `dataset_id` inside. So it is when the folder lies below this root; elsewhere the id
-is the last two parts of the path, and the folder above them the root: `how_to_find` says both. What Minari has
-no place for (info) stands as JSON under the key `worldmodel` of metadata.json, and in the attribute
+is the last two parts of the path, and the folder above them the root: `how_to_find` says both. What Minari
+has no place for (info) stands as JSON under the key `worldmodel` of metadata.json, and in the attribute
 `worldmodel` of each episode.
 """
 
