@@ -200,6 +200,13 @@ def test_an_output_that_cannot_be_written(point_run, tmp_path, refused, verb):
     assert str(tmp_path / "file") in line
 
 
+def test_a_task_that_cannot_be_drawn_is_controlled_without_a_video(tmp_path, refused):
+    command = ["control", "task=toy_tasks:Count-v0", "agent=zero", f"output={tmp_path / 'out'}"]
+    line = refused(*command)
+    assert "video=true: Count-v0 has no rgb_array render mode" in line
+    assert "With video=false it goes on without" in line
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

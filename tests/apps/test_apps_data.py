@@ -66,7 +66,13 @@ def test_info_tells_who_acted_how_often_and_bins_whole_numbers(path, capsys):
     assert ["random", "-", "3", "20 (95 % interval -4.841 to 44.84)"] in rows
     assert any(row[:3] == ["planner", "-", "3"] for row in rows)
     lengths = [row for row in rows if row[0] in {str(number) for number in range(3, 10)}]
-    assert [(row[0], row[1]) for row in lengths] == [("4", "5"), ("5", "0"), ("6", "0"), ("7", "0"), ("8", "1")]
+    assert [(row[0], row[1]) for row in lengths] == [
+        ("4", "5"),
+        ("5", "0"),
+        ("6", "0"),
+        ("7", "0"),
+        ("8", "1"),
+    ]
 
 
 def test_actions_beyond_their_bounds_are_told(path, capsys):

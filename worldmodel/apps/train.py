@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 import envs
+from envs.registry import check_exists
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
 from worldmodel.apps.rollout import Collector
@@ -213,6 +214,14 @@ def with_dataset_facts(config: dict[str, Any], given: set[str]) -> dict[str, Any
                 f"dataset={path} was recorded on {task}, whose module is imported; give task={task} to allow "
                 "it"
             )
+        try:
+            check_exists(task)
+        except envs.UnknownTaskError as error:
+            raise ConfigError(
+                f"dataset={path} says that it was recorded on {task}, which is no task here: give "
+                f"task=MODULE:{task} with the module that registers it (on PYTHONPATH), or another task= of "
+                "the same sizes"
+            ) from error
         facts["task"] = task
     if "env.action_repeat" not in given and "action_repeat" in info:
         facts["env"] = config["env"] | {"action_repeat": info["action_repeat"]}

@@ -22,7 +22,8 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
         training = make_training(run_dir, config)
     with going_on_with(resume_command(run_dir, config)):
         training.run()
-    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")
+    task = f" task={config['task']}" if ":" in config["task"] else ""  # a module is named each time
+    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}{task}")
 
 
 def _control(config: dict[str, Any], given: set[str]) -> None:
