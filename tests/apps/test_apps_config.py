@@ -107,6 +107,7 @@ def test_groups_and_their_options():
         ("+foo=1", ["is no override: write key=value"]),
         ("=5", ["is no override: write key=value"]),
         ("seed=1,2", ["seed=1,2"]),
+        ("dataset=w/größe", ["cannot read the override", "quote it: 'dataset=\"w/größe\"'"]),
         ("env.observe=[state", ["cannot read the override 'env.observe=[state'", "quote"]),
         ("task=${nothing}", ["nothing"]),
     ],

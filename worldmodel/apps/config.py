@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -166,13 +167,24 @@ def _check_override(override: str, groups: dict[str, list[str]]) -> None:
     except HydraException as error:
         detail = " ".join(str(error).split())
         raise ConfigError(
-            f"cannot read the override {override!r}: {detail}; quote special characters"
+            f"cannot read the override {override!r}: {detail}; {_way_to_quote(override)}"
         ) from error
     key, value = _key(override), override.partition("=")[2]
     if key in groups and value not in groups[key]:
         raise ConfigError(
             f"there is no {key} {value!r}{closest(value, groups[key])}. Known: {', '.join(groups[key])}"
         )
+
+
+def _way_to_quote(override: str) -> str:
+    """How the shell and hydra take a value with special characters as it is."""
+    key, _, value = override.partition("=")
+    words = f'{key}="{value}"'
+    try:
+        parsed = OverridesParser.create().parse_override(words)
+    except HydraException:
+        return "quote special characters"
+    return f"quote it: {shlex.quote(words)}" if parsed.value() == value else "quote special characters"
 
 
 def _key(override: str) -> str:

@@ -50,7 +50,8 @@ def import_dataset(config: dict[str, Any]) -> int:
     for key, value in given.items():
         if key in info and _contradict(key, info[key], value):
             raise ConfigError(
-                f"{key}={value} contradicts the source {config['source']}, which says {info[key]}: leave it out"
+                f"{key}={value} contradicts the source {config['source']}, which says {info[key]}: "
+                "leave it out"
             )
     info |= given
     with new_folder(config["output"]) as folder:
