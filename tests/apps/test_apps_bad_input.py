@@ -245,3 +245,20 @@ def test_a_demo_checks_all_before_it_trains(tmp_path, refused):
 def test_a_demo_in_the_folder_of_another_run(point_run, refused):
     line = refused("demo", "task=reacher-easy", f"run_dir={point_run}")
     assert f"holds a demo of {toy_tasks.POINT} with seed 0" in line
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "free some space, or choose another disk"),
+        (errno.EROFS, "choose a folder that you may write to, or change its permissions"),
+        (errno.EACCES, "choose a folder that you may write to, or change its permissions"),
+    ],
+)
+def test_what_a_machine_refuses_is_told_with_its_remedy(tmp_path, refused, monkeypatch, number, expected):
+    def refuse(config):
+        raise OSError(number, "What it says", "a/file")
+
+    monkeypatch.setattr("worldmodel.apps.datasets.look.info", refuse)
+    line = refused("data", "info", f"dataset={tmp_path}")
+    assert line == f"worldmodel: What it says (a/file): {expected}, then try again\n"

@@ -49,6 +49,7 @@ def test_the_same_command_records_nothing_twice_and_more_go_on(tmp_path, capsys)
     same(collect(tmp_path / "a", "episodes=3", "num_envs=2"), first)
     assert "has all 3 episodes of this collection" in capsys.readouterr().out
     more = collect(tmp_path / "a", "episodes=5", "num_envs=2")
+    assert f"2 more, 5 episodes now, in {tmp_path / 'a'}; mean return" in capsys.readouterr().out
     same({number: more[number] for number in first}, first)
     same(collect(tmp_path / "b", "episodes=5", "num_envs=2"), more)
 
@@ -223,6 +224,7 @@ def test_ctrl_c_ends_all_workers_and_says_nothing_wrong(tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in err
     num_episodes = len(EpisodeDataset.open(path))
+    assert f"stopped: {num_episodes} of 100,000 episodes are safe in {path}; the same command goes on" in err
     time.sleep(0.5)
     assert len(EpisodeDataset.open(path)) == num_episodes > 0  # nobody goes on in the background
 
@@ -409,10 +411,8 @@ def test_collecting_with_the_planner(point_run, tmp_path, capsys):
     for episode in episodes:
         assert episode.extra["plan_mean"].shape == episode.extra["plan_std"].shape == episode.action.shape
         assert (episode.extra["plan_std"] > 0).all()
-    assert (
-        f"2 episodes with return {mean_interval([e.total_reward for e in episodes])}"
-        in capsys.readouterr().out
-    )
+    mean = mean_interval([e.total_reward for e in episodes]).precise()
+    assert f"2 episodes in {path}; mean return {mean}\n" in capsys.readouterr().out
 
 
 def test_collecting_acts_as_the_model_was_trained(point_run, tmp_path, refused):

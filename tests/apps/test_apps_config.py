@@ -169,6 +169,23 @@ def test_help_shows_examples_groups_and_defaults(verb, capsys):
     assert "Keys and their defaults:" in out
 
 
+def test_help_keeps_the_comments_of_the_files(capsys):
+    assert main(["collect", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "seed: 0  # another one is another collection" in lines
+    assert (
+        "camera: null  # of pixels: name or number, -1 being a free one; null: the task's usual view" in lines
+    )
+    assert any(line.startswith("factors: {}  # of our own tasks: what differs") for line in lines)
+    assert main(["bench", "data", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    above = lines.index("# What is written, for each kind; hdf5_chunk: steps in one chunk of HDF5.")
+    assert lines[above + 1] == "state:"
+    assert main(["train", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[lines.index("# Online: act, record, update, evaluate, repeat.") + 1].startswith("env_steps:")
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["help"], ["-h"]])
 def test_the_overview_lists_every_verb(arguments, capsys):
     assert main(arguments) == 0

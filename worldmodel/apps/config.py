@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from worldmodel.apps.config_comments import with_comments
 from worldmodel.errors import ConfigError
 
 CONFIGS = "configs"
@@ -110,8 +111,16 @@ def keys_of(name: str) -> list[str]:
 
 
 def config_text(name: str) -> str:
-    """The composed configuration as YAML, for people."""
-    return OmegaConf.to_yaml(_compose(name, []))
+    """The composed configuration as YAML, for people: with the comments of its files."""
+    root = files(CONFIGS)
+    sources = {"": (root / f"{name}.yaml").read_text()}
+    top = OmegaConf.create(sources[""])
+    assert isinstance(top, DictConfig)
+    for entry in top.get("defaults", []):
+        if isinstance(entry, DictConfig) and None not in entry.values():
+            group, option = (str(word) for pair in entry.items() for word in pair)
+            sources[f"{group}."] = (root / group / f"{option}.yaml").read_text()
+    return with_comments(OmegaConf.to_yaml(_compose(name, [])), sources)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
