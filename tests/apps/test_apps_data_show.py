@@ -238,6 +238,19 @@ def test_missing_and_empty_datasets_and_outputs_that_cannot_be_written_are_told(
     assert "cannot make output=" in refused("data", "show", f"dataset={pendulum}", output)
 
 
+def test_logs_of_ones_own_are_not_sent_to_collect(tmp_path):
+    for info, advice in (
+        ({"task": "Arm-v0"}, "Episodes with images"),
+        ({"task": "reacher-easy"}, "collect task"),
+    ):
+        path, output = tmp_path / info["task"], tmp_path / f"{info['task']}-page"
+        EpisodeDataset(path, mode="a", info=info).append(episode(1, 3))
+        assert main(["data", "show", f"dataset={path}", f"output={output}"]) == 0
+        page = (output / "index.html").read_text()
+        assert advice in page
+        assert ("worldmodel collect" in page) == (info["task"] == "reacher-easy")
+
+
 def test_the_page_has_a_place_of_its_own(pendulum, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "show", f"dataset={pendulum}", "episodes=[0]", "video=false"]) == 0
