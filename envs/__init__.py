@@ -25,6 +25,7 @@ from envs.errors import (  # noqa: E402
 from envs.goals import goal_observation, is_solved, set_goal  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
+from envs.quantities import quantities  # noqa: E402
 from envs.registry import (  # noqa: E402
     batch_task,
     batch_task_names,
@@ -64,6 +65,7 @@ __all__ = [
     "is_solved",
     "make",
     "make_vec",
+    "quantities",
     "set_goal",
     "task_names",
 ]

@@ -48,6 +48,12 @@ def _imagine(config: dict[str, Any], given: set[str]) -> None:
     imagine(config)
 
 
+def _probe(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.probe import run_probe
+
+    run_probe(config, given)
+
+
 def _collect(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.collect import collect
 
@@ -110,6 +116,11 @@ ROBOT_VERBS = {
             "worldmodel imagine checkpoint=runs/demo horizon=100",
         ),
         run=_imagine,
+    ),
+    "probe": Verb(
+        summary="What a model has understood: physical quantities read from its frozen latents.",
+        examples=("worldmodel probe checkpoint=runs/push dataset=data/push",),
+        run=_probe,
     ),
     "collect": Verb(
         summary="Record rollouts into a dataset.",
