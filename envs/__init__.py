@@ -23,6 +23,7 @@ from envs.errors import (  # noqa: E402
     UnsupportedEnvError,
 )
 from envs.goals import goal_observation, is_solved, set_goal  # noqa: E402
+from envs.model_copy import copy_model  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
 from envs.quantities import quantities  # noqa: E402
@@ -37,6 +38,7 @@ from envs.registry import (  # noqa: E402
 )
 from envs.simulation import Simulation  # noqa: E402
 from envs.vector import SyncTaskVectorEnv, TaskVectorEnv  # noqa: E402
+from envs.violations import violations_of  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "batch_task",
     "batch_task_names",
     "canonical_task",
+    "copy_model",
     "goal_observation",
     "goal_task_names",
     "is_solved",
@@ -68,4 +71,5 @@ __all__ = [
     "quantities",
     "set_goal",
     "task_names",
+    "violations_of",
 ]

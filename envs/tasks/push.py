@@ -9,6 +9,7 @@ import numpy as np
 from envs.batch_task import Readings, tolerance
 from envs.factors import camera_height, friction, gravity, hue, mass, size
 from envs.mjcf_task import GOAL_BODY, MjcfTask
+from envs.violations import freeze, pass_through, recolor, teleport, vanish
 
 if TYPE_CHECKING:
     import mujoco
@@ -23,6 +24,12 @@ _GOAL_REACH_M = 0.2  # and the middle of a goal
 _GAP_M = 0.01  # between pusher and block, at start and goal
 _FAR_M, _FAR_RAD = 0.3, 1.5  # from the goal: a tenth of the reward each
 _NEARNESS_SHARE = 0.1  # of what the goal leaves to earn, for a pusher that is at the block
+_SLIDES = {"block": ("block_x", "block_y")}
+_PUSHED_M_S = 0.1  # a block that is faster is being pushed
+
+
+def _is_pushed(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
+    return bool(np.hypot(data.joint("block_x").qvel[0], data.joint("block_y").qvel[0]) > _PUSHED_M_S)
 
 
 class Push(MjcfTask):
@@ -119,6 +126,13 @@ class Push(MjcfTask):
         "hue": hue("bar", "stem"),
         "gravity": gravity(),
         "camera_height": camera_height("top"),
+    }
+    violations: ClassVar = {
+        "teleport": teleport(_SLIDES, far_m=0.2, low=(-0.25, -0.25), high=(0.25, 0.25)),
+        "vanish": vanish(_SLIDES),
+        "freeze": freeze({"block": (*_SLIDES["block"], "block_angle")}, moving=_is_pushed),
+        "pass_through": pass_through(_SLIDES, meaning="the pusher goes through the block", is_due=_is_pushed),
+        "recolor": recolor(["bar", "stem"]),
     }
 
 
