@@ -68,5 +68,5 @@ def _figure(rows: Sequence[Row], task: str, kind: str) -> Figure:
     )
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
