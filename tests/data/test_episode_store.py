@@ -261,7 +261,7 @@ def test_a_shard_that_was_deleted_is_no_matter(path):
     assert [episode.info["number"] for episode in EpisodeDataset.open(path)] == [2]
 
 
-@pytest.mark.parametrize("failing_call", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("failing_call", range(1, 8))  # files, folder, and what it lies in
 def test_full_disk_loses_only_the_new_episode(path, monkeypatch, failing_call):
     dataset = write(path, [1, 2])
     calls = 0
@@ -290,9 +290,12 @@ def test_remains_of_dead_writers_go_after_an_hour(path):
     for folder in (old, young):
         folder.mkdir()
         (folder / "action.npy").write_bytes(b"half")
+    beside = path / ".tmp-old-dataset.json"
+    beside.write_text("{")
     two_hours_ago = time.time() - 7200
-    os.utime(old, (two_hours_ago, two_hours_ago))
+    for entry in (old / "action.npy", old, beside):
+        os.utime(entry, (two_hours_ago, two_hours_ago))
     assert len(EpisodeDataset.open(path)) == 1
     assert old.exists()  # Reading never writes.
     assert len(EpisodeDataset(path, mode="a")) == 1
-    assert (old.exists(), young.exists()) == (False, True)
+    assert (old.exists(), beside.exists(), young.exists()) == (False, False, True)

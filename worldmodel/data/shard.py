@@ -81,7 +81,7 @@ def write_shard(
     ]
     arrays = [episode_arrays(episode) for episode in episodes]
     try:
-        with committed_directory(directory / name) as temporary:
+        with committed_directory(directory / name, removes_stale=False) as temporary:
             checksums: dict[str, int] = {}
             for column in arrays[0]:
                 parts = [each[column] for each in arrays]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,11 +49,7 @@ from worldmodel.data.shard import (
     write_shard,
 )
 from worldmodel.errors import DatasetError
-from worldmodel.files import TEMPORARY_PREFIX, fsync, write_json
-
-# A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
-# it means nothing on a network disk or in another container, where the writer may be alive and well.
-STALE_AFTER_S = 3600.0
+from worldmodel.files import TEMPORARY_PREFIX, make_directory, remove_stale, write_json
 
 
 class EpisodeStore:
@@ -199,10 +194,7 @@ class EpisodeStore:
 
     def _create(self, info: dict[str, Any]) -> None:
         try:
-            if not self._shards.is_dir():
-                self._shards.mkdir(parents=True, exist_ok=True)
-                fsync(self.path)
-                fsync(self.path.parent)
+            make_directory(self._shards)
             create_json(self.path / "dataset.json", description({}, info))
         except OSError as error:
             raise DatasetError(write_failure(self.path, error)) from error
@@ -264,10 +256,4 @@ class EpisodeStore:
     def _remove_stale(self) -> None:
         """Delete what writers that died have left behind."""
         for folder in (self.path, self._shards):
-            for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                try:
-                    if time.time() - path.stat().st_mtime < STALE_AFTER_S:
-                        continue
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                except OSError:
-                    continue  # Another writer was quicker, or it is not ours to delete; it does no harm.
+            remove_stale(folder.glob(f"{TEMPORARY_PREFIX}*"))
