@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import time
 
@@ -9,7 +8,6 @@ from made_episodes import assert_same_episode, made_episode
 
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.shard import write_shard
-from worldmodel.data.store import SCHEMA_VERSION
 from worldmodel.errors import DatasetError
 
 
@@ -125,51 +123,6 @@ def test_an_episode_of_other_columns_is_refused(path, on_disk):
     assert len(dataset) == 1
     if on_disk:
         assert len(EpisodeDataset.open(path)) == 1
-
-
-def test_a_second_writer_must_have_the_same_columns(path):
-    first, second = EpisodeDataset(path, mode="a"), EpisodeDataset(path, mode="a")
-    first.append(made_episode(1, 3))
-    with pytest.raises(DatasetError, match="does not fit the dataset"):
-        second.append(made_episode(2, 3, pixels=True))
-
-
-def test_info_that_says_something_else_is_refused(path):
-    EpisodeDataset(path, mode="a", info={"task": "walker-walk", "versions": {"mujoco": "3.11.0"}})
-    reopened = EpisodeDataset(
-        path, mode="a", info={"task": "walker-walk", "versions": {"mujoco": "3.17.0"}, "seed": 1}
-    )
-    assert reopened.info == {"task": "walker-walk", "versions": {"mujoco": "3.11.0"}}
-    with pytest.raises(DatasetError, match="task='walker-walk', not 'walker-run'"):
-        EpisodeDataset(path, mode="a", info={"task": "walker-run"})
-    with pytest.raises(DatasetError, match="plain JSON"):
-        EpisodeDataset(path, mode="a", info={"when": object()})
-
-
-def test_newer_schema_is_refused(path):
-    write(path, [1])
-    description = json.loads((path / "dataset.json").read_text())
-    (path / "dataset.json").write_text(json.dumps({**description, "schema_version": SCHEMA_VERSION + 1}))
-    with pytest.raises(DatasetError, match=rf"schema version {SCHEMA_VERSION + 1}.*install a newer one"):
-        EpisodeDataset.open(path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"schema_version": 1}',
-        '{"schema_version": 1, "info": {}, "columns": {"../../evil": {"dtype": "float32", "shape": []}}}',
-        '{"schema_version": 1, "info": {}, "columns": {"action": {"dtype": "object", "shape": []}}}',
-    ],
-)
-def test_garbled_description_is_refused(path, text):
-    write(path, [1])
-    (path / "dataset.json").write_text(text)
-    with pytest.raises(DatasetError, match=r"cannot read .*dataset\.json"):
-        EpisodeDataset.open(path)
 
 
 def truncate(file):

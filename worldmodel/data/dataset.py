@@ -33,8 +33,8 @@ class EpisodeDataset:
     capacity: steps to remember at most. The oldest whole episodes are forgotten to make room: from memory and
         from sampling, never from the disk, which stays the full record (delete shards by hand to save space).
         Opening reads only the newest episodes that fit.
-    info: plain JSON about the whole dataset, such as the task. A scalar that is stored with another value
-        already is an error; nested values are stored by whoever creates the dataset.
+    info: plain JSON about the whole dataset, such as the task. Added until there is an episode; a scalar
+        that is stored with another value, or that a dataset with episodes lacks, is an error.
     mode: "r" reads; "a" also appends, and creates the dataset if there is none. Several processes may append
         to one dataset at the same time. A dataset in memory can always be appended to.
     strict: whether a damaged shard is an error, rather than skipped with a warning
@@ -66,7 +66,7 @@ class EpisodeDataset:
         self._strict = strict
         self._writable = path is None or mode == "a"
         self._store = None if path is None else EpisodeStore(Path(path), create=mode == "a", info=info)
-        self._info: dict[str, Any] = dict(info or {}) if self._store is None else self._store.info
+        self._info = dict(info or {})
         must_be_in_memory = self._writable or capacity is not None
         if must_be_in_memory and in_memory is False:
             raise DatasetError("what is appended to or has a capacity is in memory: leave out in_memory")
@@ -124,7 +124,7 @@ class EpisodeDataset:
     @property
     def info(self) -> dict[str, Any]:
         """What is known about the whole dataset."""
-        return dict(self._info)
+        return dict(self._info if self._store is None else self._store.info)
 
     @property
     def memory_bytes(self) -> int:
@@ -226,7 +226,7 @@ class EpisodeDataset:
         """Take up where a shard's episodes lie; returns how many."""
         facts, is_known = store.facts(name), self._knows(origins)
         if not store.columns:
-            store.read_description()
+            store.description.read()
         if self._arena is None:
             self._arena = MappedArena(store.columns)
         assert isinstance(self._arena, MappedArena)

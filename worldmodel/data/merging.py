@@ -24,7 +24,7 @@ def merge_shards(store: EpisodeStore, max_bytes: int) -> int:
     """
     try:
         with FileLock(store.path / ".merge.lock").acquire(timeout=0):
-            store.upgrade()
+            store.description.upgrade()
             _remove_replaced(store)
             num_fewer = 0
             for group in _groups(store, max_bytes):

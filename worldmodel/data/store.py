@@ -5,12 +5,12 @@
     DIR/shards/<name>-merged/     one that holds the episodes of several others, which readers then ignore
     DIR/shards/.tmp-<name>/       a shard that is being written, or whose writer died; readers ignore it
 
-Writers never touch each other's shards and need no lock; merging takes one.
+Writers never touch each other's shards and need no lock. Merging takes one, and so does what changes
+dataset.json, such as the first episode, which sets the columns.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -23,20 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.data.columns import (
-    Columns,
-    columns_from_json,
-    columns_of,
-    num_rows,
-    require_same_columns,
-)
-from worldmodel.data.description import (
-    SCHEMA_VERSION,
-    create_json,
-    description,
-    plain_json,
-    require_same_info,
-)
+from worldmodel.data.columns import Columns, columns_of, num_rows
+from worldmodel.data.description import Description
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
     MANIFEST_FILE,
@@ -49,7 +37,7 @@ from worldmodel.data.shard import (
     write_shard,
 )
 from worldmodel.errors import DatasetError
-from worldmodel.files import TEMPORARY_PREFIX, make_directory, remove_stale, write_json
+from worldmodel.files import TEMPORARY_PREFIX, make_directory, remove_stale
 
 
 class EpisodeStore:
@@ -57,18 +45,25 @@ class EpisodeStore:
 
     def __init__(self, path: Path, *, create: bool = False, info: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self.columns: Columns = {}  # Empty until the first episode sets them.
-        self.info: dict[str, Any] = {}
+        self.description = Description(path)
         self._shards = path / "shards"
         self._last_number = 0
-        self._schema_version = SCHEMA_VERSION
         if create:
-            self._create(plain_json(info or {}))
-        self.read_description()
-        if create:
-            require_same_info(self.path, self.info, plain_json(info or {}))
-            self.upgrade()
+            self.description.read_for_writing(info or {})
+            self._make_folder()
             self._remove_stale()
+        else:
+            self.description.read()
+
+    @property
+    def columns(self) -> Columns:
+        """The columns, as they were last read; empty until the first episode sets them."""
+        return self.description.columns
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is known of the whole dataset."""
+        return self.description.info
 
     def shard_names(self) -> list[str]:
         """Names of the committed shards, oldest first."""
@@ -168,16 +163,10 @@ class EpisodeStore:
                     total += sum(num_rows(column, fact["num_steps"]) * size for column, size in sizes.items())
         return total
 
-    def upgrade(self) -> None:
-        """Say that this release writes here: an older one must not read what is written now."""
-        if self._schema_version < SCHEMA_VERSION:
-            self.read_description()  # another process may have set the columns
-            self._write_description(self.columns)
-
     def read(self, name: str) -> list[Episode]:
         """The episodes of a shard; DatasetError if it is damaged."""
         if not self.columns:
-            self.read_description()  # Another process has written the first episode since.
+            self.description.read()  # Another process has written the first episode since.
         return read_shard(self._shards / name, self.columns)
 
     def holds(self, name: str) -> bool:
@@ -187,63 +176,16 @@ class EpisodeStore:
     def write(self, episodes: Sequence[Episode], *, compresses_pixels: bool = False) -> str:
         """Commit the episodes as one new shard and return its name; DatasetError if that is impossible."""
         for episode in episodes:
-            self._require_columns(columns_of(episode_arrays(episode)))
+            self.description.require_columns(columns_of(episode_arrays(episode)))
         name = self._new_name()
         write_shard(self._shards, name, episodes, compresses_pixels=compresses_pixels)
         return name
 
-    def _create(self, info: dict[str, Any]) -> None:
+    def _make_folder(self) -> None:
         try:
             make_directory(self._shards)
-            create_json(self.path / "dataset.json", description({}, info))
         except OSError as error:
             raise DatasetError(write_failure(self.path, error)) from error
-
-    def _require_columns(self, columns: Columns) -> None:
-        """The first episode of a dataset sets its columns, the others must have the same ones."""
-        if not self.columns:
-            self.read_description()
-        if not self.columns:
-            self._write_description(columns)
-            # Two writers may get here at once; whoever comes last has set the columns for both.
-            self.read_description()
-        require_same_columns(columns, self.columns, what="the episode", where=f"the dataset {self.path}")
-
-    def _write_description(self, columns: Columns) -> None:
-        try:
-            write_json(self.path / "dataset.json", description(columns, self.info))
-        except OSError as error:
-            raise DatasetError(write_failure(self.path, error)) from error
-
-    def read_description(self) -> None:
-        """Read `dataset.json` (again). Errors: `DatasetError` if it is missing or damaged."""
-        path = self.path / "dataset.json"
-        try:
-            content = json.loads(path.read_bytes())
-            version = content["schema_version"]
-            if type(version) is int and version > SCHEMA_VERSION:
-                raise DatasetError(
-                    f"{path} has schema version {version}; this release of worldmodel reads up to "
-                    f"{SCHEMA_VERSION}: install a newer one"
-                )
-            if type(version) is not int or version < 1:
-                raise ValueError(f"its schema version is {version!r}, no whole number from 1 on")
-            if not isinstance(content["info"], dict):
-                raise ValueError("'info' is not an object")
-            self._schema_version = version
-            self.columns = columns_from_json(content["columns"])
-            self.info = content["info"]
-        except FileNotFoundError as error:
-            raise DatasetError(
-                f"there is no dataset at {self.path} ({path} is missing): check the path, or record one first"
-            ) from error
-        except DatasetError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DatasetError(
-                f"cannot read {path}: {error!r}. It describes the shards beside it: restore it from a "
-                "copy, or from another dataset recorded with the same settings"
-            ) from error
 
     def _new_name(self) -> str:
         # The clock orders the shards of several writers; the maximum keeps order if the clock is set back.
