@@ -27,10 +27,10 @@ from worldmodel.data.columns import Columns, columns_of, num_rows
 from worldmodel.data.description import Description
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
-    MANIFEST_FILE,
-    MERGED_SUFFIX,
+    ShardHeader,
     episode_arrays,
-    read_facts,
+    is_merged,
+    read_header,
     read_manifest,
     read_shard,
     write_failure,
@@ -47,11 +47,13 @@ class EpisodeStore:
         self.path = path
         self.description = Description(path)
         self._shards = path / "shards"
-        self._last_number = 0
+        self._last_number = 0  # The highest that was listed or given to a shard.
+        self._ignores: dict[str, list[str]] = {}  # Of merged shards, which never change.
         if create:
             self.description.read_for_writing(info or {})
             self._make_folder()
             self._remove_stale()
+            self._listed()
         else:
             self.description.read()
 
@@ -73,24 +75,10 @@ class EpisodeStore:
 
     def ignored_by(self, name: str) -> list[str]:
         """The shards that a merged one stands for; none if it is damaged, which is told when it is read."""
-        if name.endswith(MERGED_SUFFIX):
+        if is_merged(name) and name not in self._ignores:
             with suppress(DatasetError):
-                return list(read_manifest(self._shards / name)["ignores"])
-        return []
-
-    def origins(self, name: str) -> dict[str, int]:
-        """As what a shard's episodes were recorded: shards, in order, and how many episodes each held.
-
-        Errors: `DatasetError` if it is damaged.
-        """
-        count = len(self.facts(name))
-        if not name.endswith(MERGED_SUFFIX):
-            return {name: count}
-        replaced: dict[str, int] = read_manifest(self._shards / name)["replaces"]
-        if sum(replaced.values()) != count:
-            path = self._shards / name / MANIFEST_FILE
-            raise DatasetError(f"{path} tells of {sum(replaced.values())} episodes, and there are {count}")
-        return replaced
+                self._ignores[name] = read_manifest(self._shards / name)["ignores"]
+        return self._ignores.get(name, [])
 
     def all_names(self) -> list[str]:
         """Names of the committed shards, those whose episodes a merged one holds included."""
@@ -104,17 +92,17 @@ class EpisodeStore:
 
     def _listed(self) -> list[str]:
         try:
-            return sorted(
-                entry.name
-                for entry in os.scandir(self._shards)
-                if not entry.name.startswith(".") and entry.is_dir()
-            )
+            entries = [entry for entry in os.scandir(self._shards) if entry.is_dir()]
         except FileNotFoundError:
             return []
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        numbers = [int(number) for name in names if (number := name.split("-")[0]).isdecimal()]
+        self._last_number = max([self._last_number, *numbers])
+        return names
 
-    def facts(self, name: str) -> list[dict[str, Any]]:
-        """What is known of each episode of a shard, without its numbers; DatasetError if it is damaged."""
-        return read_facts(self._shards / name)
+    def header(self, name: str) -> ShardHeader:
+        """What a shard tells without its numbers; DatasetError if it is damaged."""
+        return read_header(self._shards / name)
 
     def episode_infos(self) -> Iterator[dict[str, Any]]:
         """The `info` of each episode, without its numbers; `DatasetError` for a damaged shard."""
@@ -126,21 +114,18 @@ class EpisodeStore:
                 if name in seen:
                     continue
                 try:
-                    origins, facts = self.origins(name), iter(self.facts(name))
+                    header = self.header(name)
                 except DatasetError:
                     if self.holds(name):
                         raise
                     has_vanished = True
                     continue
-                for origin, number in origins.items():
+                facts = iter(header.facts)
+                for origin, number in header.origins.items():
                     part = list(islice(facts, number))
                     if origin not in seen:
                         yield from (fact["info"] for fact in part)
-                seen |= {name, *origins}
-
-    def has_checksums(self, name: str) -> bool:
-        """Whether damage of any byte of a shard is noticed when it is read."""
-        return bool(read_manifest(self._shards / name)["checksums"])
+                seen |= {name, *header.origins}
 
     def shard_path(self, name: str) -> Path:
         """The directory of a shard."""
@@ -150,24 +135,23 @@ class EpisodeStore:
         """Bytes on the disk."""
         return sum(path.stat().st_size for path in self._shards.glob("[!.]*/*.*"))
 
-    def num_memory_bytes(self) -> int:
-        """Bytes of all arrays, once they are in memory; without those of damaged shards."""
-        sizes = {
-            name: math.prod(column.shape) * np.dtype(column.dtype).itemsize
-            for name, column in self.columns.items()
-        }
+    def num_raw_bytes(self, header: ShardHeader) -> int:
+        """Bytes of a shard's numbers, once they are in memory."""
         total = 0
-        for name in self.shard_names():
-            with suppress(DatasetError):  # told when it is read
-                for fact in self.facts(name):
-                    total += sum(num_rows(column, fact["num_steps"]) * size for column, size in sizes.items())
+        for name, column in self.columns_of_episodes().items():
+            num_bytes = math.prod(column.shape) * np.dtype(column.dtype).itemsize
+            total += num_bytes * sum(num_rows(name, count) for count in header.lengths)
         return total
 
-    def read(self, name: str) -> list[Episode]:
+    def read(self, header: ShardHeader) -> list[Episode]:
         """The episodes of a shard; DatasetError if it is damaged."""
+        return read_shard(header, self.columns_of_episodes())
+
+    def columns_of_episodes(self) -> Columns:
+        """The columns, once there are episodes."""
         if not self.columns:
             self.description.read()  # Another process has written the first episode since.
-        return read_shard(self._shards / name, self.columns)
+        return self.columns
 
     def holds(self, name: str) -> bool:
         """Whether the shard is (still) there: people may delete one while others read."""
@@ -189,9 +173,6 @@ class EpisodeStore:
 
     def _new_name(self) -> str:
         # The clock orders the shards of several writers; the maximum keeps order if the clock is set back.
-        if self._last_number == 0:
-            numbers = [name.split("-")[0] for name in self.shard_names()]
-            self._last_number = max((int(number) for number in numbers if number.isdecimal()), default=0)
         self._last_number = max(self._last_number + 1, time.time_ns())
         return f"{self._last_number:020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 

@@ -130,7 +130,7 @@ def _returns(store: EpisodeStore, count: int) -> list[float]:
     for name in store.shard_names():
         if len(returns) >= count:
             break
-        lengths = [fact["num_steps"] for fact in store.facts(name)]
+        lengths = store.header(name).lengths
         rewards = map_column(store.shard_path(name), "reward", store.columns["reward"], lengths)
         for part in np.split(rewards[np.arange(sum(lengths))], np.cumsum(lengths)[:-1]):
             returns.append(float(part.sum(dtype=np.float64)))
