@@ -83,6 +83,13 @@ def test_a_reader_that_was_there_before_reads_nothing_twice(path, in_memory):
         assert_same_episode(found, episode)
 
 
+def test_what_is_known_is_not_read_again_because_it_was_merged(path, monkeypatch):
+    reader = EpisodeDataset.open(path, in_memory=True)
+    merge_shards(EpisodeStore(path), ALL)
+    monkeypatch.setattr(EpisodeStore, "read", None)
+    assert reader.refresh() == 0
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_however_often_is_merged_between_two_looks(path, in_memory):
     """A reader that saw single shards, then one that saw merged ones, then some of each."""

@@ -81,6 +81,19 @@ def test_each_episode_counts_once_however_it_is_stored(tmp_path, max_bytes):
         assert [episode.info["number"] for episode in dataset] == [7, 8]
 
 
+def test_of_a_merged_shard_that_is_passed_over_the_unknown_count(tmp_path):
+    path = tmp_path / "walk"
+    writer = EpisodeDataset(path, mode="a")
+    writer.append(made_episode(1, 4))
+    reader = EpisodeDataset.open(path, capacity=8)
+    writer.append(made_episode(2, 4))
+    merge_shards(EpisodeStore(path), 10**9)
+    for number in (3, 4):
+        writer.append(made_episode(number, 4))
+    assert reader.refresh() == 2
+    assert ([episode.info["number"] for episode in reader], reader.num_recorded) == ([3, 4], 4)
+
+
 def test_what_is_known_leaves_room_for_what_is_new(tmp_path):
     path = tmp_path / "walk"
     writer = EpisodeDataset(path, mode="a")

@@ -129,7 +129,7 @@ class EpisodeDataset:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory that the steps take, room for growth included."""
+        """Bytes of memory that the steps take, room for growth included; facts of episodes take some more."""
         return self._arena.memory_bytes if self._arena else 0
 
     def append(self, episode: Episode) -> None:
@@ -234,7 +234,10 @@ class EpisodeDataset:
 
     def _read(self, store: EpisodeStore, header: ShardHeader) -> int:
         """Take a shard's episodes into memory; returns how many."""
-        episodes = list(compress(store.read(header), self._is_new(header)))
+        is_new = self._is_new(header)
+        if not any(is_new):
+            return 0
+        episodes = list(compress(store.read(header), is_new))
         for episode in episodes:
             self._require_room(episode.num_steps)
         for episode in episodes:

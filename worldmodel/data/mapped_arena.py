@@ -29,7 +29,9 @@ class _Shard:
 
 
 class MappedArena:
-    """As `EpisodeArena`, with the numbers left on the disk: the length of an episode does not matter.
+    """As `EpisodeArena`, with the numbers left on the disk.
+
+    An episode takes 0.6 to 1.5 kB of memory, its facts and its shard's name included, however long it is.
 
     Rows are numbered as there: T + 1 for an episode of T steps in every column, the last of which is padding
     where a column has no value (on disk it has no row).
@@ -63,7 +65,7 @@ class MappedArena:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the arrays that tell where steps are; the names of shards take more."""
+        """Bytes of the arrays that tell where steps are; the names and lengths in shards take more."""
         arrays = (self._last_rows, self._step_ends, self._shard_of, self._terminated)
         return sum(array.nbytes for array in (*arrays, self._first_rows, self._first_episodes))
 
