@@ -20,9 +20,9 @@ def validate(config: dict[str, Any]) -> None:
     with ProgressDisplay("validating", max(1, len(names)), "shards") as display:
         for index, name in enumerate(names):
             try:
-                num_episodes += len(store.read(name))
-                store.origins(name)
-                unchecked += not store.has_checksums(name)
+                header = store.header(name)
+                num_episodes += len(store.read(header))
+                unchecked += not header.checksums
             except DatasetError as error:
                 if not store.holds(name):
                     raise DatasetError(
