@@ -59,7 +59,7 @@ def test_a_run_without_rewards_is_judged_by_goals(run_dir):
 def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
     assert main(["control", f"checkpoint={run_dir}", "episodes=2", "video=false"]) == 0
     assert "(of the goals)" in capsys.readouterr().out
-    result = json.loads((run_dir / "control-cem" / "control.json").read_text())
+    result = json.loads((run_dir / "control-icem" / "control.json").read_text())
     assert result["success"]["count"] == 2
 
 
