@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from made_episodes import made_episode
+from made_episodes import made_episode, write
 
 from worldmodel.data import EpisodeDataset
 from worldmodel.errors import DatasetError
@@ -14,12 +14,6 @@ from worldmodel.errors import DatasetError
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "data" / "walk"
-
-
-def write(path, numbers, **episode):
-    dataset = EpisodeDataset(path, mode="a")
-    for number in numbers:
-        dataset.append(made_episode(number, 3 + number, **episode))
 
 
 def shards(path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from filelock import FileLock
-from made_episodes import made_episode
+from made_episodes import made_episode, write
 
 from worldmodel.data import EpisodeDataset, description
 from worldmodel.data.description import LOCK_FILE, SCHEMA_VERSION
@@ -15,12 +15,6 @@ from worldmodel.errors import DatasetError
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "data" / "walk"
-
-
-def write(path, numbers, **episode):
-    dataset = EpisodeDataset(path, mode="a")
-    for number in numbers:
-        dataset.append(made_episode(number, 3 + number, **episode))
 
 
 @pytest.fixture

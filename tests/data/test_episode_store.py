@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_episodes import assert_same_episode, made_episode
+from made_episodes import assert_same_episode, made_episode, write
 
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.shard import write_shard
@@ -16,13 +16,6 @@ from worldmodel.errors import DatasetError
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "data" / "walk"
-
-
-def write(path, numbers, **episode):
-    dataset = EpisodeDataset(path, mode="a")
-    for number in numbers:
-        dataset.append(made_episode(number, 3 + number, **episode))
-    return dataset
 
 
 def shards(path):

@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from worldmodel.apps import plots
-from worldmodel.apps.bench.output import Row, markdown_table, provenance_lines, write_table
+from worldmodel.apps.bench.output import Row, make_folder, markdown_table, provenance_lines, write_all
 from worldmodel.apps.progress import console
-from worldmodel.errors import RunError
-from worldmodel.files import write_json
 
 # In the order of the page. Value: what the probe looks at.
 FEATURES = {
@@ -42,16 +39,16 @@ def write_report(folder: Path, task: str, rows: Sequence[Row], record: Mapping[s
         "![R2 of each quantity](probe.png)",
         "",
     ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_table(folder / "probe.csv", rows)
-        write_json(folder / "probe.json", record)
-        plots.save(_figure(rows, task, kinds[-1]), folder / "probe.png")
-        (folder / "probe.md").write_text("\n".join(lines))
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
+    path = write_all(
+        make_folder(str(folder)),
+        "probe",
+        rows=rows,
+        record=record,
+        figure=_figure(rows, task, kinds[-1]),
+        page="\n".join(lines),
+    )
     console.print("\n".join(markdown_table(header, table)))
-    console.print(f"report in {folder / 'probe.md'}")
+    console.print(f"report in {path}")
 
 
 def _figure(rows: Sequence[Row], task: str, kind: str) -> Figure:

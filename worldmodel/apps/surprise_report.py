@@ -8,10 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from worldmodel.apps import plots
-from worldmodel.apps.bench.output import Row, markdown_table, provenance_lines, write_table
+from worldmodel.apps.bench.output import Row, make_folder, markdown_table, provenance_lines, write_all
 from worldmodel.apps.progress import console
-from worldmodel.errors import RunError
-from worldmodel.files import write_json
 
 Traces = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, int]]]
 _BEFORE, _AFTER = 4, 10  # agent steps that the picture shows around a violation
@@ -48,16 +46,16 @@ def write_report(
         "![surprise around each violation](surprise.png)",
         "",
     ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_table(folder / "surprise.csv", rows)
-        write_json(folder / "surprise.json", record)
-        plots.save(_figure(rows, traces, task), folder / "surprise.png")
-        (folder / "surprise.md").write_text("\n".join(lines))
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
+    path = write_all(
+        make_folder(str(folder)),
+        "surprise",
+        rows=rows,
+        record=record,
+        figure=_figure(rows, traces, task),
+        page="\n".join(lines),
+    )
     console.print("\n".join(table))
-    console.print(f"report in {folder / 'surprise.md'}")
+    console.print(f"report in {path}")
 
 
 def _figure(rows: Sequence[Row], traces: Traces, task: str) -> Figure:
