@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worldmodel.data import Batch, Episode
+from worldmodel.data import Batch, Episode, EpisodeDataset
 
 
 def code(episode: int, step: int) -> float:
