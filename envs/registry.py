@@ -204,6 +204,6 @@ def _unknown(task: str) -> UnknownTaskError:
     close = difflib.get_close_matches(canonical_name(task), spelled, n=_MAX_NUM_SUGGESTIONS, cutoff=0.6)
     similar = f"did you mean {', '.join(spelled[name] for name in close)}? " if close else ""
     return UnknownTaskError(
-        f"There is no task {task!r}: {similar}envs.task_names() lists ours and dm_control's, "
-        "gymnasium.pprint_registry() Gymnasium's"
+        f"There is no task {task!r}: {similar}envs.task_names() lists ours and dm_control's "
+        "(on the command line: `worldmodel tasks`), gymnasium.pprint_registry() Gymnasium's"
     )

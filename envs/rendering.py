@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import re
 import sys
 import weakref
 from collections.abc import MutableMapping
@@ -262,15 +263,15 @@ def find_camera(simulation: Simulation, camera: str | int | None, default: mujoc
     model = simulation.model
     names = [model.camera(index).name for index in range(model.ncam)]
     found = mujoco.MjvCamera()
+    if isinstance(camera, str) and camera not in names and re.fullmatch(r"-?\d+", camera):
+        camera = int(camera)  # as command lines have it
     if camera == -1:
         mujoco.mjv_defaultFreeCamera(model, found)
         return found
     index = names.index(camera) if camera in names else camera
     if not isinstance(index, int) or not 0 <= index < model.ncam:
-        raise RenderingError(
-            f"Camera {camera!r} does not exist: this task has {names}, "
-            f"numbered 0 to {model.ncam - 1}; -1 is a free camera"
-        )
+        there = f"{names}, numbered 0 to {model.ncam - 1}" if names else "none"
+        raise RenderingError(f"Camera {camera!r} does not exist: this task has {there}; -1 is a free camera")
     found.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
     found.fixedcamid = index
     return found

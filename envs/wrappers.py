@@ -280,5 +280,7 @@ def _check_arguments(
         )
     if isinstance(observe, str) or not observe or not set(observe) <= set(_OBSERVATION_KEYS):
         raise EnvError(f"observe={observe!r}, and it is a non-empty sequence of {_OBSERVATION_KEYS}")
-    if min(image_size, *render_size) < 1:
-        raise EnvError(f"image_size={image_size}, render_size={render_size}: pixels count from 1")
+    if image_size < 1:
+        raise EnvError(f"image_size={image_size}, and an image has at least 1 pixel")
+    if min(render_size) < 1:
+        raise EnvError(f"render_size={render_size}, and an image has at least 1 pixel")

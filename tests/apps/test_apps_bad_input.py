@@ -55,8 +55,10 @@ def run_copy(point_run, tmp_path) -> Path:
         (["training.update_ratio=0"], ["update_ratio=0", "above 0"]),
         (["model.latent_dim=10"], ["latent_dim=10", "multiple of group_dim=8"]),
         (["data.capacity=0"], ["data.capacity=0: must hold an episode"]),
-        (["env.action_repeat=0"], ["action_repeat=0"]),
-        (["env.observe=[smell]"], ["smell", "state"]),
+        (["env.action_repeat=0"], ["env.action_repeat=0: must be at least 1"]),
+        (["env.observe=[smell]"], ["env.observe=[smell]", "write [state], [pixels] or [state,pixels]"]),
+        (["env.observe=[]"], ["env.observe=[]"]),
+        (["env.image_size=-4"], ["env.image_size=-4: must be at least 1"]),
         (["env.observe=[pixels]"], ["env.observe=[state,pixels]"]),
         (["device=abacus"], ["device=abacus", "device=cpu always works"]),
         (["device=cuda:99"], ["device=cuda:99", "device=cpu always works"]),
@@ -200,6 +202,13 @@ def test_an_output_that_cannot_be_written(point_run, tmp_path, refused, verb):
     assert str(tmp_path / "file") in line
 
 
+def test_a_task_that_cannot_be_drawn_is_controlled_without_a_video(tmp_path, refused):
+    command = ["control", "task=toy_tasks:Count-v0", "agent=zero", f"output={tmp_path / 'out'}"]
+    line = refused(*command)
+    assert "video=true: Count-v0 has no rgb_array render mode" in line
+    assert "With video=false it goes on without" in line
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -236,3 +245,20 @@ def test_a_demo_checks_all_before_it_trains(tmp_path, refused):
 def test_a_demo_in_the_folder_of_another_run(point_run, refused):
     line = refused("demo", "task=reacher-easy", f"run_dir={point_run}")
     assert f"holds a demo of {toy_tasks.POINT} with seed 0" in line
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "free some space, or choose another disk"),
+        (errno.EROFS, "choose a folder that you may write to, or change its permissions"),
+        (errno.EACCES, "choose a folder that you may write to, or change its permissions"),
+    ],
+)
+def test_what_a_machine_refuses_is_told_with_its_remedy(tmp_path, refused, monkeypatch, number, expected):
+    def refuse(config):
+        raise OSError(number, "What it says", "a/file")
+
+    monkeypatch.setattr("worldmodel.apps.datasets.look.info", refuse)
+    line = refused("data", "info", f"dataset={tmp_path}")
+    assert line == f"worldmodel: What it says (a/file): {expected}, then try again\n"

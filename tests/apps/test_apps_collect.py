@@ -49,6 +49,7 @@ def test_the_same_command_records_nothing_twice_and_more_go_on(tmp_path, capsys)
     same(collect(tmp_path / "a", "episodes=3", "num_envs=2"), first)
     assert "has all 3 episodes of this collection" in capsys.readouterr().out
     more = collect(tmp_path / "a", "episodes=5", "num_envs=2")
+    assert f"2 more, 5 episodes now, in {tmp_path / 'a'}; mean return" in capsys.readouterr().out
     same({number: more[number] for number in first}, first)
     same(collect(tmp_path / "b", "episodes=5", "num_envs=2"), more)
 
@@ -223,6 +224,7 @@ def test_ctrl_c_ends_all_workers_and_says_nothing_wrong(tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in err
     num_episodes = len(EpisodeDataset.open(path))
+    assert f"stopped: {num_episodes} of 100,000 episodes are safe in {path}; the same command goes on" in err
     time.sleep(0.5)
     assert len(EpisodeDataset.open(path)) == num_episodes > 0  # nobody goes on in the background
 
@@ -332,15 +334,53 @@ def test_the_dataset_says_how_it_came_about(tmp_path):
 
 def test_images_say_how_they_were_drawn(tmp_path):
     path = tmp_path / "a"
-    observe = ["env.observe=[state,pixels]", "env.image_size=16", "env.action_repeat=50"]
+    observe = ["env.observe=[state,pixels]", "env.image_size=16", "env.action_repeat=50", "camera=-1"]
     assert main(["collect", f"dataset={path}", "task=pendulum-swingup", "episodes=1", *observe]) == 0
     dataset = EpisodeDataset.open(path)
+    assert dataset.info["camera"] == "-1"
     assert dataset.columns["observation.pixels"].shape == (3, 16, 16)
     assert dataset.info["image_quality"] == {
         "num_samples": 0,
         "shadow_map_size": 0,
         "has_reflections": False,
     }
+
+
+def test_other_columns_than_the_dataset_has_are_told_before_anything_is_played(
+    tmp_path, refused, monkeypatch
+):
+    path = tmp_path / "a"
+    command = ["collect", f"dataset={path}", "task=pendulum-swingup", "env.action_repeat=100"]
+    assert main([*command, "episodes=1"]) == 0
+
+    def played(self, group, wanted):
+        raise AssertionError("played")
+
+    monkeypatch.setattr(Collection, "play", played)
+    for overrides, expected in (
+        (["physics_state=true"], "extra.physics_state is absent there and would be float64["),
+        (["env.observe=[state,pixels]"], "observation.pixels is absent there and would be uint8[3, 64, 64]"),
+        (["env.observe=[pixels]"], "observation.state is float32[3] there and would be absent"),
+    ):
+        line = refused(*command, "episodes=2", *overrides)
+        assert expected in line
+        assert "Give env.observe=[state] physics_state=false, as it was recorded" in line
+
+
+def test_a_folder_with_other_things_is_no_place_for_a_dataset(tmp_path, refused):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "guide.md").touch()
+    line = refused("collect", f"dataset={tmp_path / 'docs'}", *POINT, "episodes=1")
+    assert "is no dataset, and not empty (guide.md)" in line
+    assert [entry.name for entry in (tmp_path / "docs").iterdir()] == ["guide.md"]
+    (tmp_path / "begun" / "shards").mkdir(parents=True)  # killed at once
+    (tmp_path / "begun" / ".collect-0.lock").touch()
+    assert sorted(collect(tmp_path / "begun", "episodes=1")) == [0]
+
+
+def test_pixels_that_are_not_recorded_cannot_be_compressed(tmp_path, refused):
+    line = refused("collect", f"dataset={tmp_path / 'a'}", *POINT, "compress_pixels=true")
+    assert "compress_pixels=true: no pixels are recorded" in line
 
 
 def test_episodes_that_end_together_are_one_shard(tmp_path):
@@ -371,10 +411,8 @@ def test_collecting_with_the_planner(point_run, tmp_path, capsys):
     for episode in episodes:
         assert episode.extra["plan_mean"].shape == episode.extra["plan_std"].shape == episode.action.shape
         assert (episode.extra["plan_std"] > 0).all()
-    assert (
-        f"2 episodes with return {mean_interval([e.total_reward for e in episodes])}"
-        in capsys.readouterr().out
-    )
+    mean = mean_interval([e.total_reward for e in episodes]).precise()
+    assert f"2 episodes in {path}; mean return {mean}\n" in capsys.readouterr().out
 
 
 def test_collecting_acts_as_the_model_was_trained(point_run, tmp_path, refused):

@@ -107,6 +107,7 @@ def test_groups_and_their_options():
         ("+foo=1", ["is no override: write key=value"]),
         ("=5", ["is no override: write key=value"]),
         ("seed=1,2", ["seed=1,2"]),
+        ("dataset=w/größe", ["cannot read the override", "quote it: 'dataset=\"w/größe\"'"]),
         ("env.observe=[state", ["cannot read the override 'env.observe=[state'", "quote"]),
         ("task=${nothing}", ["nothing"]),
     ],
@@ -119,6 +120,14 @@ def test_a_mistake_is_explained_in_one_line(override, expected):
 
 def test_a_quoted_number_is_a_word():
     assert composed("train", 'dataset="5"')["dataset"] == "5"
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_camera_has_a_name_or_a_number(number):
+    for name in ("control", "collect"):
+        assert composed(name, f"camera={number}", *(["dataset=d"] if name == "collect" else []))[
+            "camera"
+        ] == str(number)
 
 
 def test_a_planner_key_without_its_planner_is_a_change_of_the_trained_one():
@@ -158,6 +167,23 @@ def test_help_shows_examples_groups_and_defaults(verb, capsys):
     for group, options in config_groups(name).items():
         assert f"{group:<12}{', '.join(options)}" in out
     assert "Keys and their defaults:" in out
+
+
+def test_help_keeps_the_comments_of_the_files(capsys):
+    assert main(["collect", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "seed: 0  # another one is another collection" in lines
+    assert (
+        "camera: null  # of pixels: name or number, -1 being a free one; null: the task's usual view" in lines
+    )
+    assert any(line.startswith("factors: {}  # of our own tasks: what differs") for line in lines)
+    assert main(["bench", "data", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    above = lines.index("# What is written, for each kind; hdf5_chunk: steps in one chunk of HDF5.")
+    assert lines[above + 1] == "state:"
+    assert main(["train", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[lines.index("# Online: act, record, update, evaluate, repeat.") + 1].startswith("env_steps:")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["help"], ["-h"]])

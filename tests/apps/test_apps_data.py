@@ -48,11 +48,44 @@ def numbers(path) -> list[int]:
 def test_info_tells_what_there_is(path, capsys):
     assert main(["data", "info", f"dataset={path}"]) == 0
     out = capsys.readouterr().out
-    for part in ("walker-walk", "6 (2 terminated)", "28", "6 shards", "return: mean 35", "float32[2]"):
+    for part in ("walker-walk", "6 (2 terminated)", "28", "6 shards", "float32[2]"):
+        assert part in out
+    for part in ("return: 10 to 60; mean 35 (95 % interval ", "42.9% at their bound, the largest is 1"):
+        assert part in out
+    for part in ("data filter knows: number, policy, my-key.of_2, code, return", "0.0048 MB"):
         assert part in out
     lines = [line for line in out.splitlines() if "state[0]" in line]
     # From 1 (the first number of episode 1) to 22 (the last of episode 6).
     assert [word for word in lines[0].split() if word not in "│|"][1::3] == ["1", "22"]
+
+
+def test_info_tells_who_acted_how_often_and_bins_whole_numbers(path, capsys):
+    assert main(["data", "info", f"dataset={path}"]) == 0
+    rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    rows = [row[1:-1] for row in rows if len(row) > 2]
+    assert ["random", "-", "3", "20 (95 % interval -4.841 to 44.84)"] in rows
+    assert any(row[:3] == ["planner", "-", "3"] for row in rows)
+    lengths = [row for row in rows if row[0] in {str(number) for number in range(3, 10)}]
+    assert [(row[0], row[1]) for row in lengths] == [
+        ("4", "5"),
+        ("5", "0"),
+        ("6", "0"),
+        ("7", "0"),
+        ("8", "1"),
+    ]
+
+
+def test_actions_beyond_their_bounds_are_told(path, capsys):
+    for verb in ("info", "validate"):
+        assert main(["data", verb, f"dataset={path}"]) == 0
+        assert "warning" not in capsys.readouterr().out
+    wild = replace(episode(9, 4), action=np.full((4, 3), -20, np.float32))
+    EpisodeDataset(path, mode="a").append(wild)
+    for verb in ("info", "validate"):
+        assert main(["data", verb, f"dataset={path}"]) == 0
+        out = capsys.readouterr().out
+        assert "warning: actions reach 20, and they must lie in [-1, 1]" in out
+        assert "divide each by its limit" in out
 
 
 @pytest.mark.parametrize("verb", ["info", "show"])
@@ -83,9 +116,9 @@ def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
     content[-1] ^= 1
     file.write_bytes(content)
     line = refused("data", "validate", f"dataset={path}")
-    assert "1 of 6 shards are damaged" in line
+    assert "1 of 6 shards is damaged" in line
     assert name in line
-    assert "the other 5 episodes are whole" in line
+    assert "5 episodes in the others are whole" in line
 
 
 @pytest.mark.parametrize(
@@ -96,6 +129,9 @@ def test_validate_says_ok_or_names_the_damaged_shards(path, capsys, refused):
         (["policy==random"], [1, 2, 3]),
         (["policy!=random", "length==4"], [4, 5]),
         (["terminated==true"], [3, 6]),
+        (["terminated==False", "number<5"], [1, 2, 4]),
+        (["truncated!=True"], [3, 6]),
+        (["truncated==FALSE"], [3, 6]),
         (["number<=2.5"], [1, 2]),
         (["my-key.of_2>=5"], [5, 6]),
         (["code=='003'"], [3]),
@@ -121,7 +157,13 @@ def test_filter_keeps_what_fulfils_all_conditions(path, tmp_path, conditions, ex
             ["retrn>3"],
             "no 'retrn' (did you mean return?). Known: number, policy, my-key.of_2, code, return, length",
         ),
-        (["policy>3"], "cannot be compared with 3 by >"),
+        (["policy>3"], "cannot be compared with 3 (a number) by >: in quotes it is a string: 'policy>\"3\"'"),
+        (["code==007"], "code is '001' (a string), which cannot be compared with 007 (a number) by =="),
+        (["truncated!=yes"], "by !=: write truncated!=true or false"),
+        (["truncated==1"], "truncated is True (true or false)"),
+        (["return==high"], "(a number), which cannot be compared with high (a string)"),
+        (["policy=colored"], "policy=colored is no condition: two = compare, 'policy==colored'"),
+        (["outptu=x"], "no config key 'outptu' (from 'outptu=x') (did you mean output?)"),
         (["return>1e9"], "none of the 6 episodes"),
         ([], "a condition is missing"),
         (["where=[return]"], "'return' is no condition"),
@@ -171,6 +213,29 @@ def test_merge_puts_datasets_one_after_the_other_in_few_shards(path, tmp_path, r
     line = refused("data", "merge", f"datasets=[{path},{strange}]", f"output={tmp_path / 'x'}")
     assert "has task='walker-run', those before it have 'walker-walk'" in line
     assert "must name at least one" in refused("data", "merge", f"output={tmp_path / 'x'}")
+    wide = tmp_path / "wide"
+    EpisodeDataset(wide, mode="a").append(replace(episode(9, 4), action=np.zeros((4, 5), np.float32)))
+    line = refused("data", "merge", f"datasets=[{path},{wide}]", f"output={tmp_path / 'x'}")
+    assert f"the dataset {wide} does not fit the dataset {path}: action is float32[5] instead of" in line
+
+
+def test_a_copy_lies_in_no_dataset(path, refused):
+    for verb in (["filter", "return>30"], ["split", "fraction=0.5"]):
+        line = refused("data", *verb, f"dataset={path}", f"output={path / 'good'}")
+        assert "lies inside of the dataset" in line
+    assert "lies inside" in refused("data", "merge", f"datasets=[{path}]", f"output={path / 'shards' / 'x'}")
+    assert len(numbers(path)) == 6
+
+
+def test_what_is_whole_of_a_damaged_dataset_is_copied(path, tmp_path, capsys, refused):
+    store = EpisodeStore(path)
+    (store.shard_path(store.shard_names()[3]) / "reward.npy").write_bytes(b"nothing")
+    output = tmp_path / "whole"
+    line = refused("data", "filter", f"dataset={path}", "return>0", f"output={output}")
+    assert "skip_damaged=true" in line
+    assert main(["data", "filter", f"dataset={path}", "skip_damaged=true", f"output={output}"]) == 0
+    assert "skipped a damaged shard" in capsys.readouterr().out
+    assert numbers(output) == [1, 2, 3, 5, 6]
 
 
 def test_merge_takes_each_episode_of_a_collection_once(tmp_path, capsys):
@@ -184,7 +249,7 @@ def test_merge_takes_each_episode_of_a_collection_once(tmp_path, capsys):
     assert main(["data", "merge", f"datasets=[{kept},{everything},{others}]", f"output={output}"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "4 episodes in" in out
-    assert "1 were left out: they were in already" in out
+    assert "1 left out: in already" in out
     found = [(each.info["collection"], each.info["number"]) for each in EpisodeDataset.open(output)]
     assert found == [("a", 2), ("a", 1), ("a", 3), ("b", 2)]
     assert main(["data", "merge", f"datasets=[{kept},{kept}]", f"output={tmp_path / 'one'}"]) == 0

@@ -1,6 +1,7 @@
 """data export and import: there and back, nothing is lost; mistakes are told."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def test_there_and_back_nothing_is_lost(path, tmp_path, capsys, name):
     needs(name)
     output, back = tmp_path / OUTPUTS[name], tmp_path / "back"
     assert main(["data", "export", f"dataset={path}", f"format={name}", f"output={output}"]) == 0
-    assert "2 episodes in" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 episodes in" in out
+    assert ("Minari finds it as reacher/made-v0 with MINARI_DATASETS_PATH=" in out) == (name == "minari")
     assert main(["data", "import", f"source={output}", f"format={name}", f"output={back}"]) == 0
     found, expected = EpisodeDataset.open(back), EpisodeDataset.open(path)
     for key, value in expected.info.items():
@@ -59,14 +62,33 @@ def test_there_and_back_nothing_is_lost(path, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_is_given_replaces_what_the_source_says(path, tmp_path, name):
+def test_what_is_given_must_not_contradict_the_source(path, tmp_path, refused, name):
     needs(name)
     output, back = tmp_path / OUTPUTS[name], tmp_path / "back"
     assert main(["data", "export", f"dataset={path}", f"format={name}", f"output={output}"]) == 0
-    given = ["task=reacher-hard", "action_repeat=4", "control_period_s=0.1"]
-    assert main(["data", "import", f"source={output}", f"format={name}", f"output={back}", *given]) == 0
-    info = EpisodeDataset.open(back).info
-    assert (info["task"], info["action_repeat"], info["control_period_s"]) == ("reacher-hard", 4, 0.1)
+    command = ["data", "import", f"source={output}", f"format={name}", f"output={back}"]
+    for given, said in (
+        ("task=reacher-hard", "reacher-easy"),
+        ("action_repeat=4", "2"),
+        ("control_period_s=0.1", "0.05"),
+    ):
+        assert f"{given} contradicts the source {output}, which says {said}" in refused(*command, given)
+    assert not back.exists()
+    assert main([*command, "task=reacher_easy", "action_repeat=2", "control_period_s=0.0501"]) == 0
+    assert EpisodeDataset.open(back).info["control_period_s"] == 0.0501
+
+
+def test_what_is_given_replaces_a_sentence(path, tmp_path):
+    """A task of LeRobot is what a person was told to do."""
+    needs("lerobot")
+    description = json.loads((path / "dataset.json").read_text())
+    description["info"]["task"] = "Reach the ball."
+    (path / "dataset.json").write_text(json.dumps(description))
+    output, back = tmp_path / "lerobot", tmp_path / "back"
+    assert main(["data", "export", f"dataset={path}", "format=lerobot", f"output={output}"]) == 0
+    command = ["data", "import", f"source={output}", "format=lerobot", f"output={back}"]
+    assert main([*command, "task=reacher-easy"]) == 0
+    assert EpisodeDataset.open(back).info["task"] == "reacher-easy"
 
 
 def test_mistakes_are_told(path, tmp_path, refused):

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,8 @@ def test_offline_from_a_dataset(tmp_path, capsys):
     assert main(["collect", *task, "episodes=4", f"dataset={dataset}", "policy=colored"]) == 0
     offline = ["num_updates=30", "eval_every=20", "checkpoint_every=10", f"dataset={dataset}"]
     assert train(run_dir, *offline) == 0
+    hint = f"worldmodel control checkpoint={run_dir} task={toy_tasks.POINT}\n"
+    assert f"trained; see it act with:  {hint}" in capsys.readouterr().out
     assert load_checkpoint(run_dir).path.name == "step_000000030"
     assert load_checkpoint(run_dir).state["trainer"]["num_updates"] == 30
     assert not (run_dir / "dataset").exists()
@@ -300,6 +303,26 @@ def test_a_dataset_without_a_task_needs_one_of_its_sizes(tmp_path, refused):
     assert "has states of 2 numbers, and cartpole-swingup of 5" in line
     line = refused(*arguments, f"task={toy_tasks.POINT}")
     assert "has actions of 3 numbers, and Point-v0 of 1" in line
+    assert not run_dir.exists()
+
+
+def test_a_task_that_only_the_dataset_knows_is_told(tmp_path, refused):
+    path = tmp_path / "data"
+    EpisodeDataset(path, mode="a", info={"task": "Arm-v0"}).append(recorded_elsewhere())
+    line = refused("train", f"dataset={path}", f"run_dir={tmp_path / 'run'}")
+    assert f"dataset={path} says that it was recorded on Arm-v0, which is no task here" in line
+    assert "give task=MODULE:Arm-v0 with the module that registers it (on PYTHONPATH)" in line
+
+
+def test_actions_beyond_their_bounds_are_not_learned_from(tmp_path, refused):
+    path, run_dir = tmp_path / "data", tmp_path / "run"
+    command = ["collect", f"task={toy_tasks.POINT}", "env.action_repeat=1", "episodes=1", f"dataset={path}"]
+    assert main(command) == 0
+    dataset = EpisodeDataset(path, mode="a")
+    (episode,) = dataset
+    dataset.append(replace(episode, action=episode.action * 50))
+    line = refused("train", f"task={toy_tasks.POINT}", f"dataset={path}", f"run_dir={run_dir}")
+    assert "and they must lie in [-1, 1]" in line
     assert not run_dir.exists()
 
 

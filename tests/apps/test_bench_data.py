@@ -128,6 +128,18 @@ def test_all_give_the_same_numbers(tmp_path, name, kind):
         assert data.difference(windows(starts[::-1]), recording.windows(starts[::-1], 4)) is None
 
 
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if name not in HERE])
+def test_the_output_may_be_a_relative_path(tmp_path, monkeypatch, name, capsys):
+    package = CONTENDERS[name].package
+    assert package is not None
+    pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["bench", "data", "kinds=[state]", f"contenders=[{name}]", "output=out"]
+    assert main([*arguments, *TINY]) == 0
+    assert "failed" not in capsys.readouterr().out
+    assert [row["status"] for row in table(tmp_path / "out" / "data.csv")] == ["ok"]
+
+
 def test_merging_leaves_few_shards(tmp_path):
     recording = recorded("state")
     for name in ("maps", "maps_merged"):
@@ -154,7 +166,7 @@ def test_pictures_move():
     assert len({image.tobytes() for image in images}) == 11
 
 
-def test_who_gives_other_numbers_or_breaks_is_told(tmp_path, monkeypatch):
+def test_who_gives_other_numbers_or_breaks_is_told(tmp_path, monkeypatch, capsys):
     @contextmanager
     def the_other_way_round(folder, recording, horizon):
         yield lambda starts: recording.windows(starts[::-1], horizon)
@@ -188,6 +200,7 @@ def test_who_gives_other_numbers_or_breaks_is_told(tmp_path, monkeypatch):
     arguments = ["bench", "data", "kinds=[state]", "contenders=[numpy,memory,maps,maps_merged,npz]"]
     assert main([*arguments, f"output={tmp_path}", *TINY]) == 0
     rows = {row["contender"]: row for row in table(tmp_path / "data.csv")}
+    assert "npz (state) failed: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
     assert rows["numpy"]["status"] == "ok"
     assert "observation holds other numbers than were written" in rows["memory"]["status"]
     assert "observation holds other numbers than were written" in rows["maps_merged"]["status"]

@@ -155,7 +155,7 @@ def test_prepared_actions_are_played_in_order():
     assert contender.resets == []
 
 
-def test_who_steps_otherwise_than_it_says_or_breaks_is_told(tmp_path, monkeypatch):
+def test_who_steps_otherwise_than_it_says_or_breaks_is_told(tmp_path, monkeypatch, capsys):
     fakes = {"batch": {"pace": 2}, "sync": {"fails_at": 31}, "dm_control": {"fails_at": 3}, "rollout": {}}
 
     def fake(kind, task, actions, **options):
@@ -165,6 +165,7 @@ def test_who_steps_otherwise_than_it_says_or_breaks_is_told(tmp_path, monkeypatc
     names = f"contenders=[{','.join(fakes)}]"
     assert main(["bench", "sim", f"tasks=[{TASK}]", names, f"output={tmp_path}", *TINY]) == 0
     rows = table(tmp_path / "sim.csv")
+    assert f"sync ({TASK}) failed: ArithmeticError: it broke in two" in capsys.readouterr().out
     statuses = {row["contender"]: row["status"] for row in rows}
     assert statuses["batch"].startswith("failed: RuntimeError: environment ")
     assert statuses["batch"].endswith(" is at step 60, not at 30")

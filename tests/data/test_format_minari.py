@@ -6,6 +6,7 @@ import shutil
 import warnings
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,10 +352,32 @@ def test_a_folder_that_minari_could_not_find_is_not_written(root, name):
     assert not list(root.iterdir())
 
 
-def test_outside_of_minaris_root_the_id_is_the_name_of_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "root"))
-    path = export(tmp_path / "exports" / "walker-v0", some_episodes())
-    assert json.loads((path / "data" / "metadata.json").read_text())["dataset_id"] == "walker-v0"
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("output", "dataset_id", "root"),
+    [
+        ("minari/reacher/random-v0", "reacher/random-v0", "minari"),
+        ("random-v0", "random-v0", "."),
+        ("some.where/random-v0", "random-v0", "some.where"),
+    ],
+)
+def test_outside_of_minaris_root_the_id_and_another_root_are_told(
+    peer, tmp_path, monkeypatch, output, dataset_id, root
+):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    export(Path(output), some_episodes())
+    root = (tmp_path / root).resolve()
+    assert (
+        minari.how_to_find(Path(output))
+        == f"Minari finds it as {dataset_id} with MINARI_DATASETS_PATH={root}"
+    )
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    assert list(peer.list_local_datasets()) == [dataset_id]
+    assert peer.load_dataset(dataset_id).total_episodes == 3
+
+
+def test_below_minaris_root_the_id_is_the_rest_of_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     path = export(tmp_path / "exports" / "dm" / "walker-v1", some_episodes())
     assert json.loads((path / "data" / "metadata.json").read_text())["dataset_id"] == "exports/dm/walker-v1"

@@ -81,7 +81,7 @@ def test_images_are_upright():
 
 def test_cameras_by_name_and_number():
     views = []
-    for camera in (None, 0, "side", 1, -1):
+    for camera in (None, 0, "side", 1, -1, "1", "-1"):
         env = envs.make("walker-walk", camera=camera)
         env.reset(seed=0)
         views.append(env.render())
@@ -90,6 +90,7 @@ def test_cameras_by_name_and_number():
     np.testing.assert_array_equal(views[2], views[0])
     assert (views[3] != views[0]).any()
     assert (views[4] != views[0]).any()
+    np.testing.assert_array_equal(views[5:], views[3:5])
 
 
 def test_unknown_camera_lists_those_there_are():

@@ -51,7 +51,18 @@ def build_acceleration(config: dict[str, Any], device: torch.device) -> Accelera
 def build_env(
     task: str, env_config: dict[str, Any], *, num_envs: int, seed: int, **kwargs: Any
 ) -> envs.TaskVectorEnv:
-    """Environments that wait at an episode's end, so that its last observation is recorded."""
+    """Environments that wait at an episode's end, so that its last observation is recorded.
+
+    Errors: `ConfigError` for settings that no environment has; `EnvError` as `envs.make_vec`.
+    """
+    for key in ("action_repeat", "image_size"):
+        if not env_config.get(key, 1) >= 1:
+            raise ConfigError(f"env.{key}={env_config[key]}: must be at least 1")
+    observe = env_config.get("observe", ["state"])
+    if not observe or not set(map(str, observe)) <= {"state", "pixels"}:
+        raise ConfigError(
+            f"env.observe=[{','.join(map(str, observe))}]: write [state], [pixels] or [state,pixels]"
+        )
     return envs.make_vec(
         task, num_envs=num_envs, seed=seed, autoreset_mode=AutoresetMode.DISABLED, **env_config, **kwargs
     )

@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in _DISK_ERRORS:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"worldmodel: {error.strerror}{where}: free or choose another disk, then try again",
-            file=sys.stderr,
-        )
+        way_out = "free some space, or choose another disk"
+        if error.errno in (errno.EACCES, errno.EROFS):
+            way_out = "choose a folder that you may write to, or change its permissions"
+        print(f"worldmodel: {error.strerror}{where}: {way_out}, then try again", file=sys.stderr)
         return USER_ERROR
     except Exception as error:  # a mistyped word must not wait for torch: these are asked for last
         if isinstance(error, user_errors()):

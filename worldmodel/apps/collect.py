@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -21,9 +22,10 @@ from filelock import FileLock, Timeout
 
 from envs.rendering import FAST
 from worldmodel.apps import provenance
+from worldmodel.apps.collect_into import check_columns, check_folder
 from worldmodel.apps.collection import Collection
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.apps.progress import ProgressDisplay, counted
 from worldmodel.apps.statistics import Mean, mean_interval
 from worldmodel.data.shard import write_failure
 from worldmodel.data.store import EpisodeStore
@@ -33,10 +35,14 @@ from worldmodel.files import write_json
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` has done: the mean return of the new episodes, if any, and how many will never be."""
+    """What `collect` has done: the mean return of the new episodes, if any, and how many will never be.
+
+    num_before: episodes of this collection that were there already.
+    """
 
     new: Mean | None
     num_left_out: int
+    num_before: int
 
 
 def collect(config: dict[str, Any]) -> Collected:
@@ -54,14 +60,23 @@ def collect(config: dict[str, Any]) -> Collected:
         with _alone(collection):
             there = _recorded_numbers(store, collection)
             diverged = _Diverged(collection)
-            returns = _record(collection, store, there, diverged)
+            try:
+                returns = _record(collection, store, there, diverged)
+            except KeyboardInterrupt:
+                num_safe = len(_recorded_numbers(store, collection))
+                print(
+                    f"\nstopped: {num_safe} of {counted(config['episodes'], 'episode')} are safe in "
+                    f"{config['dataset']}; the same command goes on",
+                    file=sys.stderr,
+                )
+                raise
     finally:
         collection.close()
     if not returns and not there:
         raise RunError(
             f"all {len(diverged)} episodes that were played diverged: give another policy= or task="
         )
-    return Collected(mean_interval(returns) if returns else None, len(diverged))
+    return Collected(mean_interval(returns) if returns else None, len(diverged), len(there))
 
 
 def _record(
@@ -134,6 +149,11 @@ def _alone(collection: Collection) -> Iterator[None]:
 def _check(collection: Collection) -> None:
     """Tell a mistake before there is a folder."""
     config, run = collection.config, collection.run
+    check_folder(config["dataset"])
+    if config["compress_pixels"] and "pixels" not in config["env"]["observe"]:
+        raise ConfigError(
+            "compress_pixels=true: no pixels are recorded; add env.observe=[state,pixels], or leave it out"
+        )
     repeat, trained_repeat = (c["env"]["action_repeat"] for c in (config, run.config if run else config))
     if repeat != trained_repeat:
         raise ConfigError(
@@ -144,9 +164,11 @@ def _check(collection: Collection) -> None:
         raise ConfigError(f"task={collection.task} never ends an episode: give its environment a time limit")
     for policy in collection.shares:
         collection.agent_of(policy, group=0)
+    states = None
     if config["physics_state"]:
         collection.env.reset()
-        collection.env.physics_states()
+        states = collection.env.physics_states()
+    check_columns(config["dataset"], collection.env, physics_states=states)
 
 
 def _info(collection: Collection) -> dict[str, Any]:

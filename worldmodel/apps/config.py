@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from worldmodel.apps.config_comments import with_comments
 from worldmodel.errors import ConfigError
 
 CONFIGS = "configs"
@@ -19,6 +21,7 @@ CONFIGS = "configs"
 _ACTING_MODELS = ("oracle",)
 # Where a trained run's planner may be changed in part.
 _TRAINED = ("control", "collect", "imagine", "bench_goals")
+_NUMBERED = ("camera",)  # words that may be numbers
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -59,6 +62,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     for key, value in _flat(config, open_keys).items():
         if value == "???":
             raise ConfigError(f"{key}= is missing: `worldmodel {verb} --help` shows examples")
+        if key in _NUMBERED and type(value) is int:
+            value = str(value)
+            OmegaConf.update(config, key, value)
         _check_type(key, value, defaults[key])
         if isinstance(defaults[key], float):
             OmegaConf.update(config, key, float(value))  # 1 is a number too
@@ -99,9 +105,22 @@ def _settings_of(names: set[str], groups: dict[str, list[str]]) -> dict[str, Any
     return found
 
 
+def keys_of(name: str) -> list[str]:
+    """All keys of `configs/<name>.yaml` as it is composed."""
+    return list(_flat(_compose(name, [])))
+
+
 def config_text(name: str) -> str:
-    """The composed configuration as YAML, for people."""
-    return OmegaConf.to_yaml(_compose(name, []))
+    """The composed configuration as YAML, for people: with the comments of its files."""
+    root = files(CONFIGS)
+    sources = {"": (root / f"{name}.yaml").read_text()}
+    top = OmegaConf.create(sources[""])
+    assert isinstance(top, DictConfig)
+    for entry in top.get("defaults", []):
+        if isinstance(entry, DictConfig) and None not in entry.values():
+            group, option = (str(word) for pair in entry.items() for word in pair)
+            sources[f"{group!s}."] = (root / group / f"{option}.yaml").read_text()
+    return with_comments(OmegaConf.to_yaml(_compose(name, [])), sources)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -157,13 +176,24 @@ def _check_override(override: str, groups: dict[str, list[str]]) -> None:
     except HydraException as error:
         detail = " ".join(str(error).split())
         raise ConfigError(
-            f"cannot read the override {override!r}: {detail}; quote special characters"
+            f"cannot read the override {override!r}: {detail}; {_way_to_quote(override)}"
         ) from error
     key, value = _key(override), override.partition("=")[2]
     if key in groups and value not in groups[key]:
         raise ConfigError(
             f"there is no {key} {value!r}{closest(value, groups[key])}. Known: {', '.join(groups[key])}"
         )
+
+
+def _way_to_quote(override: str) -> str:
+    """How the shell and hydra take a value with special characters as it is."""
+    key, _, value = override.partition("=")
+    words = f'{key}="{value}"'
+    try:
+        parsed = OverridesParser.create().parse_override(words)
+    except HydraException:
+        return "quote special characters"
+    return f"quote it: {shlex.quote(words)}" if parsed.value() == value else "quote special characters"
 
 
 def _key(override: str) -> str:

@@ -19,7 +19,7 @@ from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval, success_interval
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
-from worldmodel.apps.video import ControlVideo
+from worldmodel.apps.video import ControlVideo, check_drawable
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import write_json
 from worldmodel.model import WorldModel
@@ -48,6 +48,8 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         agent = new_agent()
         _make_folder(output)
         _warm_up(env, new_agent(), config["seed"])
+        if config["video"]:
+            check_drawable(env)
         title = f"{task}   {_acting(config, run)}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []

@@ -20,6 +20,16 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 LINE_EVERY_S = 30.0
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 episode`, `2,000 episodes`."""
+    return f"{count:,} {noun}{'s'[: count != 1]}"
+
+
+def megabytes(num_bytes: int) -> str:
+    """`12.3 MB`; of little, two digits: `0.0021 MB`."""
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e6:.2g} MB"
+
+
 class ProgressDisplay:
     """Counts up to `total` `unit`s (None: nobody knows), and shows the newest numbers beside the bar."""
 

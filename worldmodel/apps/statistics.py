@@ -35,6 +35,12 @@ class Mean:
             return f"{self.mean:.0f}"
         return f"{self.mean:.0f} [{self.low:.0f}, {self.high:.0f}]"
 
+    def precise(self) -> str:
+        """Four digits, and what is in the brackets: `37.92 (95 % interval -41.2 to 116.9)`."""
+        if not self.has_interval:
+            return f"{self.mean:.4g}"
+        return f"{self.mean:.4g} (95 % interval {self.low:.4g} to {self.high:.4g})"
+
 
 def mean_interval(values: Sequence[float]) -> Mean:
     """Mean and 95 % interval, which a single value has not."""

@@ -9,7 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 import envs
+from envs.registry import check_exists
 from worldmodel.apps.agent import Agent
+from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
@@ -177,8 +179,12 @@ class OfflineTraining(Training):
         self.dataset = EpisodeDataset.open(config["dataset"])
         check_dataset(self.dataset, self.env, config["dataset"], self.trainer.model.size.observes)
         if checkpoint is None:
+            largest_action = 0.0
             for episode in self.dataset:
                 self.normalize(episode)
+                largest_action = max(largest_action, largest_of(episode.action))
+            if wrong := breaks_bounds(largest_action):
+                raise ConfigError(f"dataset={config['dataset']}: {wrong}")
 
     @property
     def progress(self) -> int:
@@ -215,6 +221,14 @@ def with_dataset_facts(config: dict[str, Any], given: set[str]) -> dict[str, Any
                 f"dataset={path} was recorded on {task}, whose module is imported; give task={task} to allow "
                 "it"
             )
+        try:
+            check_exists(task)
+        except envs.UnknownTaskError as error:
+            raise ConfigError(
+                f"dataset={path} says that it was recorded on {task}, which is no task here: give "
+                f"task=MODULE:{task} with the module that registers it (on PYTHONPATH), or another task= of "
+                "the same sizes"
+            ) from error
         facts["task"] = task
     if "env.action_repeat" not in given and "action_repeat" in info:
         facts["env"] = config["env"] | {"action_repeat": info["action_repeat"]}

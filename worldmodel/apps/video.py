@@ -12,11 +12,20 @@ import imageio.v3
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from worldmodel.errors import RunError
+import envs
+from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import TEMPORARY_PREFIX
 
 MAX_FPS = 60.0
 FPS_WITHOUT_PERIOD = 30.0  # where the environment does not say how fast its robot is
+
+
+def check_drawable(env: envs.TaskVectorEnv) -> None:
+    """A video needs pictures. Errors: `ConfigError` where the task, or this machine, can draw none."""
+    try:
+        env.render()
+    except envs.RenderingError as error:
+        raise ConfigError(f"video=true: {error}. With video=false it goes on without") from error
 
 
 class ControlVideo:

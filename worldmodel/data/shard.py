@@ -255,6 +255,6 @@ def _check_facts(fact: Any) -> None:
 def _damaged(path: Path, reason: object) -> DatasetError:
     shard = path if path.is_dir() else path.parent
     return DatasetError(
-        f"cannot read {path}: {reason}. Delete the directory {shard} to go on without its episodes, "
-        "or open the dataset with strict=False to skip it"
+        f"cannot read {path}: {reason}. Delete the directory {shard} to go on without its episodes, or copy "
+        "the others: worldmodel data filter dataset=... skip_damaged=true output=... (Python: strict=False)"
     )

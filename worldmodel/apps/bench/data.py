@@ -20,7 +20,15 @@ from worldmodel.apps.bench.contenders import failure
 from worldmodel.apps.bench.data_contenders import CONTENDERS
 from worldmodel.apps.bench.data_recording import Recording, Windows, made_up_recording
 from worldmodel.apps.bench.data_report import figure, page
-from worldmodel.apps.bench.output import Row, check_counts, check_names, make_folder, provenance, write_all
+from worldmodel.apps.bench.output import (
+    Row,
+    check_counts,
+    check_names,
+    make_folder,
+    provenance,
+    tell_who_failed,
+    write_all,
+)
 from worldmodel.apps.bench.timing import Sample, Spread, take_turns, timed
 from worldmodel.apps.bench.turns import Turn, missing
 from worldmodel.apps.config import not_negative, positive
@@ -81,6 +89,7 @@ def bench_data(config: dict[str, Any], given: set[str]) -> Path:
 
         for kind in config["kinds"]:
             rows += _measure(kind, config, folder, advance)
+    tell_who_failed(rows)
     return write_all(
         folder,
         "data",

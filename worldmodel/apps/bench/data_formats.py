@@ -84,7 +84,7 @@ def write_minari(folder: Path, recording: Recording) -> None:
     first = recording.columns(0)
     low, high, dtype = (0, 255, np.uint8) if recording.kind == "pixels" else (-np.inf, np.inf, np.float32)
     storage = MinariStorage.new(
-        folder,
+        folder.resolve(),  # it takes no relative path
         observation_space=Box(low, high, first["observation"].shape[1:], dtype),  # type: ignore[arg-type]
         action_space=Box(-1.0, 1.0, first["action"].shape[1:], np.float32),
         jpeg_encoding=False,  # its default loses what the pictures were
@@ -112,7 +112,7 @@ def open_minari(folder: Path, recording: Recording, horizon: int) -> Iterator[Wi
     """Whole episodes, as its API gives them."""
     from minari import MinariDataset
 
-    dataset = MinariDataset(folder)
+    dataset = MinariDataset(folder.resolve())
 
     def windows(starts: np.ndarray) -> dict[str, np.ndarray]:
         loaded = (

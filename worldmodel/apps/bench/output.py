@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from worldmodel.apps.config import closest
 from worldmodel.apps.plots import save
+from worldmodel.apps.progress import console
 from worldmodel.apps.provenance import commit, num_cores, processor
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import write_json
@@ -77,6 +78,17 @@ def write_all(
     save(figure, folder / f"{name}.png")
     (folder / f"{name}.md").write_text(page)
     return folder / f"{name}.md"
+
+
+def tell_who_failed(rows: Sequence[Row]) -> None:
+    """One line on the console for each contender and reason; the page has them too."""
+    failed: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            where = str(row["kind"] if "kind" in row else row["task"])
+            failed.setdefault((row["contender"], row["status"]), []).append(where)
+    for (contender, status), places in failed.items():
+        console.print(f"{contender} ({', '.join(dict.fromkeys(places))}) {status}")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

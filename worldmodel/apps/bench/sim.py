@@ -13,7 +13,15 @@ import torch
 
 import envs
 from worldmodel.apps.bench.contenders import failure
-from worldmodel.apps.bench.output import Row, check_counts, check_names, make_folder, provenance, write_all
+from worldmodel.apps.bench.output import (
+    Row,
+    check_counts,
+    check_names,
+    make_folder,
+    provenance,
+    tell_who_failed,
+    write_all,
+)
 from worldmodel.apps.bench.sim_contenders import CONTENDERS, PACKAGES, Contender, build
 from worldmodel.apps.bench.sim_report import figure, page
 from worldmodel.apps.bench.timing import Sample, Spread, take_turns
@@ -61,6 +69,7 @@ def bench_sim(config: dict[str, Any], given: set[str]) -> Path:
 
         for task in tasks:
             rows += _measure(task, config, advance)
+    tell_who_failed(rows)
     return write_all(
         folder, "sim", rows=rows, record=record, figure=figure(rows, config), page=page(rows, config, record)
     )

@@ -151,7 +151,7 @@ def _bars(axes: Any, base: Sequence[Row], names: Sequence[str]) -> None:
         bars = axes.barh(places, list(found.values()), height=height * 0.9, color=COLORS[name])
         axes.bar_label(bars, [f"{ms:.3g}" for ms in found.values()], padding=2, fontsize=7)
     axes.set_yticks(range(len(planners)), [planner.replace("_", "\n") for planner in planners], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(planners) - 0.4, -0.6)  # downwards
     axes.set_xscale("log")
     axes.set_xlim(
         left=10 ** math.floor(math.log10(min(ms_of(row) for row in base) / 1.5)),

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import envs
+from envs.registry import check_exists
 from worldmodel.apps.run import would_import
 from worldmodel.data import Episode, EpisodeDataset
 
@@ -57,10 +58,20 @@ def frames_of(
 
 
 def _how_to_see_more(task: object) -> str:
+    if not isinstance(task, str) or would_import(task) or not _exists(task):  # logs of one's own
+        return "Episodes with images as the observation `pixels` are shown with them."
     return (
-        f"Record them to see more: worldmodel collect task={task or 'TASK'} env.observe=[state,pixels], or "
+        f"Record them to see more: worldmodel collect task={task} env.observe=[state,pixels], or "
         "physics_state=true, which takes less space and is drawn here."
     )
+
+
+def _exists(task: str) -> bool:
+    try:
+        check_exists(task)
+    except envs.EnvError:
+        return False
+    return True
 
 
 def recorded_frames(episode: Episode) -> Frame:

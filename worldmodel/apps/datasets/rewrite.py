@@ -1,5 +1,6 @@
 """`data split`, `merge`, `filter`, `compact`: datasets made of others' episodes."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 
 from worldmodel.apps.config import positive
 from worldmodel.apps.datasets.conditions import Condition, check_names
-from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.apps.progress import ProgressDisplay, console, counted
 from worldmodel.data import Episode, EpisodeDataset
+from worldmodel.data.columns import require_same_columns
 from worldmodel.data.compressed import is_compressed
 from worldmodel.data.merging import merge_shards
 from worldmodel.data.shard import episode_arrays
@@ -28,11 +30,13 @@ def split(config: dict[str, Any]) -> dict[str, int]:
     """
     if not 0 < config["fraction"] < 1:
         raise ConfigError(f"fraction={config['fraction']}: of held-out episodes; must lie between 0 and 1")
-    dataset = EpisodeDataset.open(config["dataset"])
+    _check_output(config["output"])
+    dataset = _opened(config["dataset"])
     num_held_out = round(config["fraction"] * len(dataset))
     if not 0 < num_held_out < len(dataset):
         raise ConfigError(
-            f"fraction={config['fraction']} of {len(dataset)} episodes leaves one side empty: record more"
+            f"fraction={config['fraction']} of {counted(len(dataset), 'episode')} leaves one side empty: "
+            "record more, or give a fraction= nearer to 0.5"
         )
     order = np.random.default_rng(config["seed"]).permutation(len(dataset))
     parts = {"train": order[num_held_out:], "held-out": order[:num_held_out]}
@@ -53,8 +57,17 @@ def merge(config: dict[str, Any]) -> tuple[int, int]:
     """
     if not config["datasets"]:
         raise ConfigError("datasets=[]: must name at least one")
+    _check_output(config["output"])
     datasets = [EpisodeDataset.open(path) for path in config["datasets"]]
     info: dict[str, Any] = {}
+    filled = [(path, found) for path, found in zip(config["datasets"], datasets, strict=True) if len(found)]
+    if not filled:
+        raise DatasetError("no dataset of datasets= holds an episode yet: record some first")
+    first, expected = filled[0]
+    for path, dataset in filled[1:]:
+        require_same_columns(
+            dataset.columns, expected.columns, what=f"the dataset {path}", where=f"the dataset {first}"
+        )
     for path, dataset in zip(config["datasets"], datasets, strict=True):
         for key, value in dataset.info.items():
             if info.setdefault(key, value) != value and not isinstance(value, dict | list):
@@ -82,10 +95,11 @@ def keep(config: dict[str, Any]) -> tuple[int, int]:
 
     `config` is that of `configs/data_filter.yaml`.
     """
-    if not config["where"]:
+    if not config["where"] and not config["skip_damaged"]:
         raise ConfigError("a condition is missing: give one or more, such as 'return>500'")
     conditions = [Condition.parse(str(text)) for text in config["where"]]
-    dataset = EpisodeDataset.open(config["dataset"])
+    _check_output(config["output"])
+    dataset = _opened(config["dataset"], skips_damaged=config["skip_damaged"])
     check_names(conditions, dataset)
     kept = [
         index
@@ -94,7 +108,7 @@ def keep(config: dict[str, Any]) -> tuple[int, int]:
     ]
     if not kept:
         raise ConfigError(
-            f"none of the {len(dataset)} episodes of {config['dataset']} fulfils "
+            f"none of the {counted(len(dataset), 'episode')} of {config['dataset']} fulfils "
             f"{' and '.join(map(str, config['where']))}: `worldmodel data info` shows what there is"
         )
     with new_folder(config["output"]) as folder:
@@ -135,6 +149,28 @@ def write_dataset(
             display.update(done)
 
 
+def _opened(path: str, *, skips_damaged: bool = False) -> EpisodeDataset:
+    """A dataset with episodes; damaged shards that are skipped are named. Errors: `DatasetError`."""
+    with warnings.catch_warnings(record=True) as skipped:
+        warnings.simplefilter("always")
+        # In memory every byte is checked.
+        dataset = EpisodeDataset.open(path, strict=not skips_damaged, in_memory=skips_damaged or None)
+    for warning in skipped:
+        console.print(str(warning.message))
+    if not len(dataset):
+        raise DatasetError(f"dataset={path} holds no episode yet: record some first")
+    return dataset
+
+
+def _check_output(output: str) -> None:
+    """A copy is a new folder, and lies in no dataset. Errors: `RunError`."""
+    if Path(output).exists():
+        raise RunError(f"output={output} exists: choose another folder, or delete this one")
+    for parent in Path(output).resolve().parents:
+        if (parent / "dataset.json").exists():
+            raise RunError(f"output={output} lies inside of the dataset {parent}: choose a folder beside it")
+
+
 def _is_compressed(store: EpisodeStore) -> bool:
     return any(is_compressed(store.shard_path(name), "observation.pixels") for name in store.shard_names())
 
@@ -155,11 +191,9 @@ def _groups(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
 @contextmanager
 def new_folder(output: str) -> Iterator[Path]:
     """A folder to fill, which appears whole or not at all. Errors: `RunError` if it exists already."""
-    path = Path(output)
-    if path.exists():
-        raise RunError(f"output={output} exists: choose another folder, or delete this one")
+    _check_output(output)
     try:
-        with committed_directory(path) as temporary:
+        with committed_directory(Path(output)) as temporary:
             yield temporary
     except DatasetError:
         raise

@@ -20,7 +20,7 @@ from worldmodel.apps.datasets.pictures import (
     positive_or_none,
 )
 from worldmodel.apps.page import data_uri, escape, number, picture, write_document
-from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.apps.progress import ProgressDisplay, megabytes
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.apps.video import ControlVideo
 from worldmodel.data import Episode, EpisodeDataset
@@ -138,7 +138,7 @@ def _summary(path: str, dataset: EpisodeDataset, num_bytes: int, returns: list[f
         number(f"{len(dataset):,}", "episodes"),
         number(f"{dataset.num_steps:,}", "steps"),
         number(f"{np.mean(returns):.4g}", f"mean return, 95 % interval {_interval(returns)}"),
-        number(f"{num_bytes / 1e6:,.1f} MB", "on disk"),
+        number(megabytes(num_bytes), "on disk"),
         "</div>",
         f"<div class=beside>{_facts('column', 'of each row', columns)}",
         f"<div class=grows>{_facts('dataset', '', facts)}</div></div>" if facts else "</div>",

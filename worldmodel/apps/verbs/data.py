@@ -26,52 +26,69 @@ def _data_show(config: dict[str, Any], given: set[str]) -> None:
 
 def _data_split(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.rewrite import split
+    from worldmodel.apps.progress import counted
 
     parts = split(config)
-    print(", ".join(f"{count} episodes in {config['output']}/{name}" for name, count in parts.items()))
+    print(
+        ", ".join(
+            f"{counted(count, 'episode')} in {config['output']}/{name}" for name, count in parts.items()
+        )
+    )
 
 
 def _data_merge(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.rewrite import merge
+    from worldmodel.apps.progress import counted
 
     count, num_twice = merge(config)
-    print(f"{count} episodes in {config['output']}")
+    print(f"{counted(count, 'episode')} in {config['output']}")
     if num_twice:
-        print(f"{num_twice} were left out: they were in already, of the same collection and number")
+        print(f"{num_twice} left out: in already, of the same collection and number")
 
 
 def _data_filter(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.rewrite import keep
+    from worldmodel.apps.progress import counted
 
     kept, total = keep(config)
-    print(f"{kept} of {total} episodes in {config['output']}")
+    print(f"{kept} of {counted(total, 'episode')} in {config['output']}")
 
 
 def _data_compact(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.rewrite import compact
+    from worldmodel.apps.progress import counted
 
-    print(f"{compact(config)} shards fewer in {config['dataset']}")
+    print(f"{counted(compact(config), 'shard')} fewer in {config['dataset']}")
 
 
 def _data_export(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.exchange import export_dataset
+    from worldmodel.apps.progress import counted
 
-    print(f"{export_dataset(config)} episodes in {config['output']}")
+    count, how_to_find = export_dataset(config)
+    print(f"{counted(count, 'episode')} in {config['output']}")
+    if how_to_find:
+        print(how_to_find)
 
 
 def _data_import(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.datasets.exchange import import_dataset
+    from worldmodel.apps.progress import counted
 
-    print(f"{import_dataset(config)} episodes in {config['output']}")
+    print(f"{counted(import_dataset(config), 'episode')} in {config['output']}")
 
 
 def _conditions_as_overrides(words: Sequence[str]) -> list[str]:
     """`'return>500'` as `where=[...]`."""
-    from worldmodel.apps.config import quoted
+    from worldmodel.apps.config import closest, keys_of, quoted
     from worldmodel.apps.datasets.conditions import CONDITION
+    from worldmodel.errors import ConfigError
 
     conditions = [word for word in words if CONDITION.fullmatch(word)]
     others = [word for word in words if word not in conditions]
+    for key, equals, value in (word.partition("=") for word in others):
+        if equals and not closest(key, known := keys_of("data_filter")) and key not in known:
+            raise ConfigError(f"{key}={value} is no condition: two = compare, '{key}=={value}'")
     if not conditions:
         return others
     texts = ",".join(quoted("", condition).removeprefix("=") for condition in conditions)

@@ -22,7 +22,8 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
         training = make_training(run_dir, config)
     with going_on_with(resume_command(run_dir, config)):
         training.run()
-    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}")
+    task = f" task={config['task']}" if ":" in config["task"] else ""  # a module is named each time
+    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}{task}")
 
 
 def _control(config: dict[str, Any], given: set[str]) -> None:
@@ -62,15 +63,18 @@ def _surprise(config: dict[str, Any], given: set[str]) -> None:
 
 def _collect(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.collect import collect
+    from worldmodel.apps.progress import counted
 
     found, path = collect(config), config["dataset"]
     if found.new is not None:
-        print(f"{found.new.count} episodes with return {found.new} in {path}")
+        text, whose = counted(found.new.count, "episode"), ""
+        if found.num_before:
+            now = counted(found.num_before + found.new.count, "episode")
+            text, whose = f"{found.new.count} more, {now} now,", " of the new ones"
+        print(f"{text} in {path}; mean return{whose} {found.new.precise()}")
     else:
-        num_there = config["episodes"] - found.num_left_out
-        print(
-            f"{path} has all {num_there} episodes of this collection: raise episodes=, or give another seed="
-        )
+        there = counted(config["episodes"] - found.num_left_out, "episode")
+        print(f"{path} has all {there} of this collection: raise episodes=, or give another seed=")
     if found.num_left_out:
         print(f"{found.num_left_out} of {config['episodes']} are left out: their simulation diverged")
 
@@ -80,6 +84,19 @@ def _export(config: dict[str, Any], given: set[str]) -> None:
 
     export(config)
     print(f"exported; see it act with:  worldmodel control checkpoint={config['output']}")
+
+
+def _tasks(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.tasks import tasks
+
+    tasks(config["pattern"])
+
+
+def _word_as_pattern(words: Sequence[str]) -> list[str]:
+    """`tasks walker` as `tasks pattern=walker`."""
+    from worldmodel.apps.config import quoted
+
+    return [word if "=" in word else quoted("pattern", word) for word in words]
 
 
 def _demo(config: dict[str, Any], given: set[str]) -> None:
@@ -144,6 +161,12 @@ ROBOT_VERBS = {
             "worldmodel collect checkpoint=runs/demo policy='0.3 random + 0.7 planner' dataset=data/cartpole",
         ),
         run=_collect,
+    ),
+    "tasks": Verb(
+        summary="What can be controlled, by name; of few, their cameras too.",
+        examples=("worldmodel tasks", "worldmodel tasks walker"),
+        run=_tasks,
+        overrides_of=_word_as_pattern,
     ),
     "export": Verb(
         summary="Measure a trained model, and write it as a small folder to pass on, with a card.",

@@ -6,7 +6,8 @@ A module has two functions, and imports the packages that its format needs only 
   known of the whole dataset.
 - `read(path)`: what is known of the dataset, and its episodes, one after the other.
 
-Both raise `DatasetError` for what they cannot write or read, and for packages that are missing.
+It may have `how_to_find(path)`, a line on how its own package finds what was written. All raise
+`DatasetError` for what they cannot write or read, and for packages that are missing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def require_exportable(path: Path, dataset: EpisodeDataset) -> None:
     if path.exists():
         raise DatasetError(f"{path} exists: choose another name, or delete it")
     if not len(dataset):
-        raise DatasetError(f"{dataset!r} holds no episode: record one first")
+        raise DatasetError(f"the dataset for {path} holds no episode: record one first")
 
 
 def _is_installed(package: str) -> bool:

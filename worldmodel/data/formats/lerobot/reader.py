@@ -176,7 +176,7 @@ class _LeRobotDataset:
         chosen = "none is chosen" if wanted is None else f"{wanted!r} is not there"
         raise DatasetError(
             f"{self.path} has the cameras {', '.join(cameras) or '(none)'}, an episode has one, {chosen}: "
-            "choose with read(path, camera=...), or remove the others with LeRobot's `lerobot-edit-dataset "
+            "choose one with camera=, or remove the others with LeRobot's `lerobot-edit-dataset "
             "--operation.type remove_feature`"
         )
 

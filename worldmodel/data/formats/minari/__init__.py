@@ -14,11 +14,12 @@ unless some are larger: then they have no bounds.
 
 `load_dataset(id)` finds a dataset by its path below the root, `$MINARI_DATASETS_PATH` or ~/.minari/datasets,
 and that path must be the `dataset_id` inside. So it is when the folder lies below this root; elsewhere the id
-is the folder's own name, without a namespace. What Minari has no place for (info) stands as JSON under the
-key `worldmodel` of metadata.json, and in the attribute `worldmodel` of each episode.
+is the last two parts of the path, and the folder above them the root: `how_to_find` says both. What Minari
+has no place for (info) stands as JSON under the key `worldmodel` of metadata.json, and in the attribute
+`worldmodel` of each episode.
 """
 
 from worldmodel.data.formats.minari.reader import read
-from worldmodel.data.formats.minari.writer import write
+from worldmodel.data.formats.minari.writer import how_to_find, write
 
-__all__ = ["read", "write"]
+__all__ = ["how_to_find", "read", "write"]

@@ -35,7 +35,7 @@ def write(path: Path, dataset: EpisodeDataset, info: dict[str, Any]) -> None:
 
     Errors: `DatasetError`, `OSError`.
     """
-    dataset_id = _dataset_id(path)
+    dataset_id, _ = found_as(path)
     require_exportable(path, dataset)
     with committed_directory(path) as temporary:
         folder = temporary / "data"
@@ -62,16 +62,32 @@ def write(path: Path, dataset: EpisodeDataset, info: dict[str, Any]) -> None:
         fsync(folder / METADATA_FILE)
 
 
-def _dataset_id(path: Path) -> str:
-    root = Path(os.environ.get("MINARI_DATASETS_PATH") or os.path.expanduser("~/.minari/datasets")).resolve()
+def found_as(path: Path) -> tuple[str, Path]:
+    """A dataset's id, and the root that it is found below.
+
+    Below Minari's own root the id is the rest of the path; elsewhere it is the last two parts of the path, as
+    far as they can be an id. Errors: `DatasetError` for a name that none can have.
+    """
     folder = path.resolve()
-    dataset_id = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else folder.name
+    root = Path(os.environ.get("MINARI_DATASETS_PATH") or os.path.expanduser("~/.minari/datasets")).resolve()
+    if folder.is_relative_to(root):
+        dataset_id = folder.relative_to(root).as_posix()
+    else:
+        dataset_id = "/".join(path.parts[-2:])
+        if not _DATASET_ID.fullmatch(dataset_id):
+            dataset_id = folder.name
     if not _DATASET_ID.fullmatch(dataset_id):
         raise DatasetError(
             f"{dataset_id!r} is no id of a Minari dataset: name the folder NAME-v0 or NAMESPACE/NAME-v0, of "
             "letters, digits, - and _"
         )
-    return dataset_id
+    return dataset_id, folder.parents[dataset_id.count("/")]
+
+
+def how_to_find(path: Path) -> str:
+    """What Minari's users must know of a dataset at `path`, in one line."""
+    dataset_id, root = found_as(path)
+    return f"Minari finds it as {dataset_id} with MINARI_DATASETS_PATH={root}"
 
 
 def _write_episodes(file: Any, dataset: EpisodeDataset, check: Callable[[], None]) -> float:
