@@ -23,8 +23,10 @@ from envs.errors import (  # noqa: E402
     UnsupportedEnvError,
 )
 from envs.goals import goal_observation, is_solved, set_goal  # noqa: E402
+from envs.model_copy import copy_model  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
+from envs.quantities import quantities  # noqa: E402
 from envs.registry import (  # noqa: E402
     batch_task,
     batch_task_names,
@@ -36,6 +38,7 @@ from envs.registry import (  # noqa: E402
 )
 from envs.simulation import Simulation  # noqa: E402
 from envs.vector import SyncTaskVectorEnv, TaskVectorEnv  # noqa: E402
+from envs.violations import violations_of  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 
 __all__ = [
@@ -59,11 +62,14 @@ __all__ = [
     "batch_task",
     "batch_task_names",
     "canonical_task",
+    "copy_model",
     "goal_observation",
     "goal_task_names",
     "is_solved",
     "make",
     "make_vec",
+    "quantities",
     "set_goal",
     "task_names",
+    "violations_of",
 ]

@@ -107,7 +107,7 @@ def mass(*bodies: str) -> Factor:
         for name in bodies:
             index = model.body(name).id
             model.body_mass[index] = compiled.body_mass[index] * value
-            model.body_inertia[index] = compiled.body_inertia[index] * value
+            _follow_inertia(model, compiled, index)
 
     return Factor(meaning="times the usual mass", default=1.0, low=0.1, high=10.0, apply=apply)
 
@@ -173,6 +173,15 @@ def size(*bodies: str) -> Factor:
                 ("body_ipos", body.id),
             ):
                 getattr(model, field)[index] = getattr(compiled, field)[index] * value
-            model.body_inertia[body.id] = compiled.body_inertia[body.id] * value**2
+            _follow_inertia(model, compiled, body.id)
 
     return Factor(meaning="times the usual size", default=1.0, low=0.5, high=2.0, apply=apply)
+
+
+def _follow_inertia(model: mujoco.MjModel, compiled: mujoco.MjModel, body: int) -> None:
+    """Inertia for the mass and size that a body now has: they may both vary, in any order."""
+    geom = compiled.body_geomadr[body]
+    times_size = model.geom_size[geom, 0] / compiled.geom_size[geom, 0] if geom >= 0 else 1.0
+    before_kg = compiled.body_mass[body]
+    times_mass = model.body_mass[body] / before_kg if before_kg > 0.0 else 1.0
+    model.body_inertia[body] = compiled.body_inertia[body] * times_mass * times_size**2

@@ -18,6 +18,7 @@ import numpy as np
 
 from envs.batch_task import BatchTask, Readings
 from envs.factors import Factor
+from envs.violations import Violation
 
 if TYPE_CHECKING:
     import mujoco
@@ -34,12 +35,14 @@ class MjcfTask(BatchTask):
         control_period_s: seconds of one env step.
         num_env_steps: until truncation; such a task never ends by itself.
         factors: what may vary, by name.
+        violations: what physics forbids, by name.
     """
 
     name: ClassVar[str]
     control_period_s: ClassVar[float]
     num_env_steps: ClassVar[int]
     factors: ClassVar[Mapping[str, Factor]] = {}
+    violations: ClassVar[Mapping[str, Violation]] = {}
     drawn_fields: ClassVar = ("body_pos", "body_quat")  # where the goal's body is
 
     def load_spec(self) -> mujoco.MjSpec:

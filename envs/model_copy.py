@@ -74,6 +74,11 @@ def _public_names(kind: type) -> list[str]:
     return [name for name in dir(kind) if not name.startswith("_")]
 
 
+def copy_model(source: mujoco.MjModel, target: mujoco.MjModel) -> None:
+    """Make one model what another of the same kind is, names and looks of surfaces aside."""
+    ModelCopy(source).copy_to(target)
+
+
 def compile_with_sensors(spec: mujoco.MjSpec, sensors: Mapping[str, Sensor]) -> mujoco.MjModel:
     """Compile a model with sensors added to its own, which come first; nothing else is changed by them."""
     import mujoco

@@ -72,7 +72,11 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
 
 
 class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
-    """Environments stepped in a loop: the faster way for cheap simulations."""
+    """Environments stepped in a loop: the faster way for cheap simulations.
+
+    Attributes:
+        task_envs: the environments.
+    """
 
     def __init__(
         self,
@@ -81,10 +85,10 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
         env_seeds: tuple[int, ...],
         autoreset_mode: AutoresetMode,
     ) -> None:
-        self._task_envs = [make() for make in makers]
-        guarded = [partial(_Guarded, env) for env in self._task_envs]
+        self.task_envs = [make() for make in makers]
+        guarded = [partial(_Guarded, env) for env in self.task_envs]
         SyncVectorEnv.__init__(self, guarded, autoreset_mode=autoreset_mode)
-        self._describe(self._task_envs[0], env_seeds)
+        self._describe(self.task_envs[0], env_seeds)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One agent step of each environment.
@@ -106,12 +110,12 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
 
     def factors(self) -> list[dict[str, float]]:
         """The numbers that vary in each running episode, of those that were asked for."""
-        return [env.factors for env in self._task_envs]
+        return [env.factors for env in self.task_envs]
 
     @property
     def simulations(self) -> list[Simulation]:
         """The MuJoCo simulation of each environment, shared with it. Errors: `EnvError` for one without."""
-        return [env.simulation for env in self._task_envs]
+        return [env.simulation for env in self.task_envs]
 
 
 class _Guarded(gymnasium.Wrapper[Observation, Any, Observation, Any]):

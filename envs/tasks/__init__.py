@@ -20,12 +20,13 @@ from envs.tasks.hopper import Hopper
 from envs.tasks.humanoid import Humanoid
 from envs.tasks.pendulum import Pendulum
 from envs.tasks.point_mass import PointMass
+from envs.tasks.push import Push
 from envs.tasks.reach import Reach
 from envs.tasks.reacher import Reacher
 from envs.tasks.tworoom import TwoRoom
 from envs.tasks.walker import Walker
 
-OWN_TASKS: Mapping[str, MjcfTask] = {task.name: task for task in (Drop(), Reach(), TwoRoom())}
+OWN_TASKS: Mapping[str, MjcfTask] = {task.name: task for task in (Drop(), Push(), Reach(), TwoRoom())}
 
 BATCH_TASKS: Mapping[str, BatchTask] = {
     "acrobot-swingup": Acrobot(is_sparse=False),

@@ -12,6 +12,7 @@ from envs.errors import EnvError
 from envs.factors import Factor, friction, gravity, hue, mass, size
 from envs.mjcf_task import MjcfTask
 from envs.tasks.drop_scene import Scene, draw_scene, put_down
+from envs.violations import gravity_off, pass_through, recolor, teleport, vanish
 
 if TYPE_CHECKING:
     import mujoco
@@ -25,6 +26,14 @@ _HELD_M_S = 0.25  # and no faster than this: who falls past the goal has not rea
 _GOAL_TRAY_M = (0.12, 0.8)  # heights of the tray at the goal
 _SHELF_M = 0.5  # the usual height of its middle
 _MAX_DRAWS = 1000
+
+
+_SLIDES = {name: (f"{name}_x", f"{name}_z") for name in OBJECTS}
+_FALLS_M_S = 0.5  # an object that sinks faster falls
+
+
+def _falls(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
+    return min(float(data.joint(f"{name}_z").qvel[0]) for name in OBJECTS) < -_FALLS_M_S
 
 
 class Drop(MjcfTask):
@@ -152,6 +161,15 @@ class Drop(MjcfTask):
         "shelf_height": Factor(
             meaning="m, the middle of the shelf", default=_SHELF_M, low=0.4, high=0.65, apply=_move_shelf
         ),
+    }
+    violations: ClassVar = {
+        "teleport": teleport(_SLIDES, far_m=0.3, low=(-0.45, 0.1), high=(0.45, 0.9)),
+        "vanish": vanish(_SLIDES),
+        "gravity_off": gravity_off(falling=_falls),
+        "pass_through": pass_through(
+            _SLIDES, meaning="objects go through shelf, tray and table", is_due=_falls
+        ),
+        "recolor": recolor(OBJECTS),
     }
 
 

@@ -15,6 +15,7 @@ from worldmodel.data import EpisodeDataset
 from worldmodel.training import load_checkpoint
 
 NUM_KILLS = 100
+MAX_START_S = 120.0
 pytestmark = pytest.mark.slow
 
 
@@ -23,11 +24,17 @@ def shards(dataset: Path) -> set[str]:
 
 
 def kill_again_and_again(arguments, dataset: Path, chance: random.Random) -> None:
-    """Each time a while after the start, from before anything is imported to the midst of the work."""
-    for _ in range(NUM_KILLS):
+    """Some time after the start, or (every other time) in the midst of the work."""
+    for number in range(NUM_KILLS):
         before = shards(dataset)
         process = start(*arguments(dataset))
-        time.sleep(chance.uniform(0.5, 6.0))
+        if number % 2:
+            deadline = time.monotonic() + MAX_START_S
+            while shards(dataset) == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0.0, 1.0))
+        else:
+            time.sleep(chance.uniform(0.5, 6.0))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert before <= shards(dataset)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worldmodel.data import Batch, Episode
+from worldmodel.data import Batch, Episode, EpisodeDataset
 
 
 def code(episode: int, step: int) -> float:
@@ -78,3 +78,11 @@ def assert_window(batch: Batch, row: int, episode: Episode, start: int) -> None:
 def starts_of(episodes: list[Episode]) -> list[tuple[Episode, int]]:
     """Every window start: the episode and the step in it, in the order of their step numbers."""
     return [(episode, step) for episode in episodes for step in range(episode.num_steps)]
+
+
+def write(path, numbers, **episode) -> EpisodeDataset:
+    """Append the episodes of these numbers; the larger, the longer."""
+    dataset = EpisodeDataset(path, mode="a")
+    for number in numbers:
+        dataset.append(made_episode(number, 3 + number, **episode))
+    return dataset

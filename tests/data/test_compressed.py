@@ -1,5 +1,6 @@
 """Compressed images come back to the bit, a window at a time, and damage is noticed."""
 
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -8,6 +9,7 @@ from made_episodes import assert_same_episode, assert_window, made_episode, star
 
 from worldmodel.data import EpisodeDataset
 from worldmodel.data.array_file import write_array
+from worldmodel.data.compressed import CompressedRows
 from worldmodel.data.merging import merge_shards
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
@@ -63,7 +65,8 @@ def test_images_with_patterns_get_smaller(tmp_path):
             compresses_pixels=compresses,
         )
         sizes.append(store.num_bytes())
-        assert store.num_memory_bytes() == 51 * 3 * 4 * 400 + 50 * 4 * 4
+        (name,) = store.shard_names()
+        assert store.num_raw_bytes(store.header(name)) == 51 * 3 * 4 * 400 + 50 * 4 * 4
     assert sizes[1] < 0.2 * sizes[0]
 
 
@@ -110,6 +113,20 @@ def test_rows_that_are_wrong_are_refused(path, row, expected, in_memory):
     broken_rows(compressed_shard(path), [good, good, row, good, good, good])
     with pytest.raises(DatasetError, match=expected):
         EpisodeDataset.open(path, in_memory=in_memory).gather(np.array([0]), 4)
+
+
+def test_a_bomb_is_not_blown_up(path):
+    shard = compressed_shard(path)
+    good, bomb = b"\0" * 48, b"\0" * 10_000_000
+    broken_rows(shard, [bomb, good, good, good, good, good])
+    rows = CompressedRows(shard, "observation.pixels", np.dtype(np.uint8), (6, 3, 4, 4))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="row 0 does not hold 48 bytes"):
+            rows[np.array([0])]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_offsets_must_rise_to_the_end_of_the_file(path):

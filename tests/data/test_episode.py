@@ -33,6 +33,7 @@ NAN = np.array([0, np.nan, 0], np.float32)
     ("change", "message"),
     [
         ({"action": np.zeros((0, 1), np.float32)}, "at least one step"),
+        ({"action": np.zeros((3, 0), np.float32)}, "an action has at least one number"),
         ({"action": np.zeros((3, 1))}, "action is float32, not float64"),
         ({"action": np.zeros(3, np.float32)}, "has 2 axes"),
         ({"reward": np.ones(4, np.float32)}, "reward has 4 rows; it needs 3"),

@@ -1,5 +1,6 @@
 """A dataset that is looked at through memory maps gives what one in memory gives, in little memory."""
 
+import shutil
 import subprocess
 import sys
 
@@ -100,9 +101,50 @@ def test_a_truncated_file_is_named_when_it_is_looked_at(path):
         dataset.episode(2)
 
 
+def test_the_map_that_was_used_longest_ago_is_closed(path, monkeypatch):
+    monkeypatch.setattr(mapped_arena, "_MAX_NUM_MAPS", 2)
+    opened, real = [], mapped_arena.map_column
+
+    def noted(shard, *arguments):
+        opened.append(shard)
+        return real(shard, *arguments)
+
+    monkeypatch.setattr(mapped_arena, "map_column", noted)
+    dataset = EpisodeDataset.open(path, in_memory=False)
+    steps = np.array(
+        [[0], [1], [0], [3], [0]]
+    )  # of the first, second and third shard; rewards alone are mapped
+    arena = dataset._arena
+    for step in steps:
+        arena.take("reward", arena.rows_of(step, 1)[0])
+    assert [sorted(path.glob("shards/*")).index(shard) for shard in opened] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("limit", "num_maps"), [(10, 5), (10**6, 12), (-1, 12)])
+def test_half_of_the_files_that_may_be_open_are_left_to_others(path, monkeypatch, limit, num_maps):
+    resource = pytest.importorskip("resource")
+    assert resource.RLIM_INFINITY == -1
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    monkeypatch.setattr(mapped_arena, "_MAX_NUM_MAPS", 12)
+    dataset = EpisodeDataset.open(path, in_memory=False)
+    assert len(list(dataset)) == 6  # in 4 shards of 6 columns
+    assert len(dataset._arena._maps) == num_maps
+
+
+def test_an_heir_with_other_episodes_is_none(path):
+    dataset = EpisodeDataset.open(path, in_memory=False)
+    gone = min(path.glob("shards/*"))
+    shutil.rmtree(gone)
+    other = [made_episode(number, 5, pixels=True, plan=True) for number in (8, 9)]
+    write_shard(path / "shards", f"{gone.name}-merged", other, replaces={gone.name: 1, "another": 1})
+    with pytest.raises(DatasetError, match="is not there any more: open the dataset again"):
+        dataset.episode(0)
+
+
 def test_memory_decides_where_nobody_does(path, monkeypatch):
     assert EpisodeDataset.open(path).in_memory
-    size = EpisodeStore(path).num_memory_bytes()
+    store = EpisodeStore(path)
+    size = sum(store.num_raw_bytes(store.header(name)) for name in store.shard_names())
     monkeypatch.setattr(dataset_module, "available_memory_bytes", lambda: 2.0 * size - 1)
     assert not EpisodeDataset.open(path).in_memory
     assert EpisodeDataset(path, mode="a").in_memory

@@ -55,12 +55,22 @@ def test_what_is_recorded_afterwards_comes_after(path):
 
 def test_shards_grow_no_larger_than_asked(path):
     store = EpisodeStore(path)
-    sizes = [
-        sum(file.stat().st_size for file in store.shard_path(name).iterdir()) for name in store.shard_names()
-    ]
+    sizes = [store.num_raw_bytes(store.header(name)) for name in store.shard_names()]
     assert merge_shards(store, sizes[0] + sizes[1]) > 0
     assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
     assert 1 < len(store.shard_names()) < 6
+
+
+def test_what_is_merged_at_once_fits_memory_however_well_it_is_compressed(tmp_path):
+    store = EpisodeStore(tmp_path / "images", create=True)
+    for number in range(1, 7):
+        store.write([made_episode(number, 200, pixels=True)], compresses_pixels=True)
+    raw = store.num_raw_bytes(store.header(store.shard_names()[0]))
+    assert raw > 201 * 3 * 4 * 4
+    assert store.num_bytes() < 5 * raw
+    assert merge_shards(store, 2 * raw) == 3
+    headers = [store.header(name) for name in store.shard_names()]
+    assert [store.num_raw_bytes(header) for header in headers] == [2 * raw] * 3
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -71,6 +81,13 @@ def test_a_reader_that_was_there_before_reads_nothing_twice(path, in_memory):
     assert reader.refresh() == 0
     for found, episode in zip(reader, expected, strict=True):  # whose shards are gone
         assert_same_episode(found, episode)
+
+
+def test_what_is_known_is_not_read_again_because_it_was_merged(path, monkeypatch):
+    reader = EpisodeDataset.open(path, in_memory=True)
+    merge_shards(EpisodeStore(path), ALL)
+    monkeypatch.setattr(EpisodeStore, "read", None)
+    assert reader.refresh() == 0
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -179,6 +196,36 @@ def test_a_damaged_shard_stops_it_and_nothing_is_lost(path):
     with pytest.warns(UserWarning, match="skipped a damaged shard"):
         left = EpisodeDataset(path, strict=False)
     assert numbers_of(left) == [1, 2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("before", ["header", "read"])
+def test_a_shard_that_is_deleted_meanwhile_is_told(path, monkeypatch, before):
+    victim, real = next((path / "shards").iterdir()), getattr(EpisodeStore, before)
+
+    def late(store, of):
+        shutil.rmtree(victim, ignore_errors=True)
+        return real(store, of)
+
+    monkeypatch.setattr(EpisodeStore, before, late)
+    with pytest.raises(DatasetError, match=f"{victim.name} was deleted meanwhile: compact again"):
+        merge_shards(EpisodeStore(path), ALL)
+    assert merge_shards(EpisodeStore(path), ALL) == 4
+    assert len(EpisodeDataset.open(path)) == 5
+
+
+def test_what_is_replaced_may_be_deleted_meanwhile(path, monkeypatch):
+    ignored_by = EpisodeStore.ignored_by
+
+    def deletes_one(store, name):
+        ignored = ignored_by(store, name)
+        if ignored:
+            shutil.rmtree(store.shard_path(ignored[0]), ignore_errors=True)
+        return ignored
+
+    monkeypatch.setattr(EpisodeStore, "ignored_by", deletes_one)
+    assert merge_shards(EpisodeStore(path), ALL) == 5
+    assert numbers_of(EpisodeDataset.open(path)) == [1, 2, 3, 4, 5, 6]
+    assert len(list((path / "shards").iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["observation.state.npy", "reward.npy", "episodes.json"])

@@ -3,7 +3,10 @@ import pytest
 from made_episodes import assert_same_episode, made_episode, starts_of
 
 from worldmodel.data import EpisodeDataset
+from worldmodel.data.merging import merge_shards
+from worldmodel.data.shard import write_shard
 from worldmodel.data.sliding_array import SlidingArray
+from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
 
 
@@ -63,6 +66,44 @@ def test_opening_with_a_capacity_remembers_the_newest(tmp_path):
     writer.append(made_episode(8, 4))
     assert reader.refresh() == 1
     assert [episode.info["number"] for episode in reader] == [7, 8]
+
+
+@pytest.mark.parametrize("max_bytes", [4 * 6 * 4 * 4, 10**9])  # of about four episodes, or of all
+def test_each_episode_counts_once_however_it_is_stored(tmp_path, max_bytes):
+    writer = EpisodeDataset(tmp_path / "walk", capacity=10, mode="a")
+    for number in range(1, 9):
+        writer.append(made_episode(number, 4))
+    assert EpisodeDataset.open(tmp_path / "walk", capacity=10).num_recorded == 8
+    assert merge_shards(EpisodeStore(tmp_path / "walk"), max_bytes) > 0
+    assert writer.refresh() == 0
+    for dataset in (writer, EpisodeDataset.open(tmp_path / "walk", capacity=10)):
+        assert dataset.num_recorded == 8
+        assert [episode.info["number"] for episode in dataset] == [7, 8]
+
+
+def test_of_a_merged_shard_that_is_passed_over_the_unknown_count(tmp_path):
+    path = tmp_path / "walk"
+    writer = EpisodeDataset(path, mode="a")
+    writer.append(made_episode(1, 4))
+    reader = EpisodeDataset.open(path, capacity=8)
+    writer.append(made_episode(2, 4))
+    merge_shards(EpisodeStore(path), 10**9)
+    for number in (3, 4):
+        writer.append(made_episode(number, 4))
+    assert reader.refresh() == 2
+    assert ([episode.info["number"] for episode in reader], reader.num_recorded) == ([3, 4], 4)
+
+
+def test_what_is_known_leaves_room_for_what_is_new(tmp_path):
+    path = tmp_path / "walk"
+    writer = EpisodeDataset(path, mode="a")
+    for number in (1, 2):
+        writer.append(made_episode(number, 4))
+    reader = EpisodeDataset.open(path, capacity=8)
+    merge_shards(EpisodeStore(path), 10**9)
+    write_shard(path / "shards", "0" * 20 + "-1-00000000", [made_episode(3, 4)])  # by a clock that is late
+    assert reader.refresh() == 1
+    assert [episode.info["number"] for episode in reader] == [2, 3]
 
 
 def test_sliding_array_keeps_row_numbers_whatever_it_forgets():

@@ -119,7 +119,7 @@ def config_text(name: str) -> str:
     for entry in top.get("defaults", []):
         if isinstance(entry, DictConfig) and None not in entry.values():
             group, option = (str(word) for pair in entry.items() for word in pair)
-            sources[f"{group}."] = (root / group / f"{option}.yaml").read_text()
+            sources[f"{group!s}."] = (root / group / f"{option}.yaml").read_text()
     return with_comments(OmegaConf.to_yaml(_compose(name, [])), sources)
 
 

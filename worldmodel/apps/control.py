@@ -118,7 +118,7 @@ def _play(env: Any, agent: Any, video: ControlVideo | None) -> Played:
         observation, reward, terminated, truncated, _ = env.step(action)
         episode_return += float(reward[0])
         is_over = bool(terminated[0] or truncated[0])
-        is_solved = is_solved or (has_goals(env) and envs.is_solved(env.envs[0]))
+        is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
         if video is not None:
             video.add(frame, episode_return, seconds[-1])
     return Played(episode_return, seconds, is_solved)

@@ -29,7 +29,7 @@ def goals_of(env: envs.SyncTaskVectorEnv) -> Goals:
     """The goals that the environments' episodes have drawn. Errors: `EnvError` for a task without goals."""
 
     def observe() -> Observation:
-        parts = [envs.goal_observation(each) for each in env.envs]  # type: ignore[arg-type]
+        parts = [envs.goal_observation(each) for each in env.task_envs]
         return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
 
     return observe
@@ -144,7 +144,7 @@ class GoalEvaluation(Evaluation):
         while not is_over.all():
             observation, _, terminated, truncated, _ = self.env.step(agent.act(observation).action)
             num_steps += 1
-            solved = np.array([envs.is_solved(each) for each in self.env.envs])  # type: ignore[arg-type]
+            solved = np.array([envs.is_solved(each) for each in self.env.task_envs])
             solved_after[solved & (solved_after == 0)] = num_steps
             is_over = (solved_after > 0) | terminated | truncated
             if (terminated | truncated).any():  # all have the same length

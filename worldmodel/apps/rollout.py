@@ -44,8 +44,8 @@ class Collector:
     ) -> list[tuple[int, Episode]]:
         """One agent step in every environment; returns (environment, episode) for those that ended.
 
-        `info` becomes that of the episodes, or tells it of the one of an environment; `wanted`: the
-        environments whose episodes are handed over, else all.
+        `info` becomes that of the episodes, or tells it of the one of an environment; the factors that vary
+        are added to it. `wanted`: the environments whose episodes are handed over, else all.
         """
         if self._is_new is not None and self._is_new.any():  # only now: it may be the last step
             self._observation, _ = self._env.reset(options={"reset_mask": self._is_new})
@@ -60,6 +60,7 @@ class Collector:
         has_ended = terminated | truncated
         self._observation, self._is_new = observation, has_ended.copy()
         self._is_new[list(self.diverged)] = True
+        factors = self._env.factors() if has_ended.any() else []
         return [
             (
                 index,
@@ -67,7 +68,10 @@ class Collector:
                     index,
                     terminated=bool(terminated[index]),
                     truncated=bool(truncated[index]),
-                    info=info(index) if callable(info) else info,
+                    info={
+                        **(info(index) if callable(info) else info),
+                        **{f"factors.{name}": value for name, value in factors[index].items()},
+                    },
                 ),
             )
             for index in np.flatnonzero(has_ended).tolist()

@@ -1,6 +1,7 @@
 """Training: online (act, record, update, evaluate, repeat) or offline (from a dataset)."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from worldmodel.apps.training_loop import Training
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
+from worldmodel.model import WorldModel
 from worldmodel.training import Checkpoint, load_checkpoint
 
 
@@ -42,6 +44,11 @@ class OnlineTraining(Training):
 
     def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         super().__init__(run_dir, config, checkpoint)
+        if not isinstance(self.trainer.model, WorldModel):
+            raise ConfigError(
+                "a model without rewards learns from a dataset: record one with `worldmodel collect`, and "
+                "give dataset="
+            )
         self.env_steps = 0  # taken, also those of episodes that an interruption cut off
         self._agent = self.planning_agent(seed=self.seed, is_averaged=False)
         if checkpoint is not None:
@@ -170,7 +177,7 @@ class OfflineTraining(Training):
     def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         super().__init__(run_dir, config, checkpoint)
         self.dataset = EpisodeDataset.open(config["dataset"])
-        check_dataset(self.dataset, self.env, config["dataset"])
+        check_dataset(self.dataset, self.env, config["dataset"], self.trainer.model.size.observes)
         if checkpoint is None:
             largest_action = 0.0
             for episode in self.dataset:
@@ -230,17 +237,20 @@ def with_dataset_facts(config: dict[str, Any], given: set[str]) -> dict[str, Any
     return facts
 
 
-def check_dataset(dataset: EpisodeDataset, env: envs.TaskVectorEnv, path: str) -> None:
-    """A dataset must be of the task that is trained. Errors: `ConfigError`."""
+def check_dataset(
+    dataset: EpisodeDataset, env: envs.TaskVectorEnv, path: str, observes: Sequence[str]
+) -> None:
+    """A dataset must be of the task that is trained, and hold what is observed. Errors: `ConfigError`."""
     if not len(dataset):
         raise ConfigError(
             f"dataset={path} holds no episode; record some with `worldmodel collect dataset={path}`"
         )
-    if "observation.state" not in dataset.columns:
-        raise ConfigError(
-            f"dataset={path} has no observation `state`, which the world model learns from: record it with "
-            "env.observe=[state] or [state,pixels]"
-        )
+    for name in observes:
+        if f"observation.{name}" not in dataset.columns:
+            raise ConfigError(
+                f"dataset={path} has no observation `{name}`, which the model learns from: record it with "
+                f"env.observe=[{name}] or [state,pixels]"
+            )
     for key, value in (("task", env.task), ("action_repeat", env.action_repeat)):
         recorded = dataset.info.get(key, value)
         if recorded != value:
@@ -250,13 +260,15 @@ def check_dataset(dataset: EpisodeDataset, env: envs.TaskVectorEnv, path: str) -
             )
     space = env.single_observation_space
     assert isinstance(space, spaces.Dict)
-    for what, column, expected in (
-        ("states", "observation.state", space["state"].shape),
-        ("actions", "action", env.single_action_space.shape),
-    ):
-        found = dataset.columns[column].shape
+    shapes = {f"observation.{name}": space[name].shape for name in observes}
+    for column, expected in (shapes | {"action": env.single_action_space.shape}).items():
+        found, what = dataset.columns[column].shape, column.removeprefix("observation.").removesuffix("s")
         if expected is not None and found != expected:
             raise ConfigError(
-                f"dataset={path} has {what} of {found[0]} numbers, and {env.task} of {expected[0]}: give the "
-                "task that it was recorded on"
+                f"dataset={path} has {what}s of {_told(found)} numbers, and {env.task} of {_told(expected)}: "
+                "give the task that it was recorded on"
             )
+
+
+def _told(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -28,11 +28,6 @@ class EpisodeArena:
         self._step_ends = SlidingArray(np.dtype(np.int64), ())  # Number of the first step after each episode.
 
     @property
-    def num_episodes(self) -> int:
-        """Episodes remembered."""
-        return len(self._last_rows)
-
-    @property
     def num_steps(self) -> int:
         """Steps of all episodes remembered."""
         return len(self._terminated) - len(self._last_rows)
@@ -57,10 +52,6 @@ class EpisodeArena:
             array.forget_before(first_row)
         self._step_ends.forget_before(self._step_ends.start + 1)
         self._last_rows.forget_before(self._last_rows.start + 1)
-
-    def oldest_num_steps(self) -> int:
-        """Steps of the oldest episode."""
-        return int(self._last_rows.held[0]) - self._terminated.start
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """Copies of the columns of one episode; 0 is the oldest one remembered."""

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import groupby
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from worldmodel.data.columns import Columns, columns_of, require_same_columns
 from worldmodel.data.episode import Episode
 from worldmodel.data.mapped_arena import MappedArena
 from worldmodel.data.memory import available_memory_bytes
-from worldmodel.data.shard import episode_arrays, episode_from_arrays
+from worldmodel.data.shard import ShardHeader, episode_arrays, episode_facts, episode_from
 from worldmodel.data.store import EpisodeStore
 from worldmodel.data.windows import Batch, gather_windows, returns_of
 from worldmodel.errors import DatasetError
@@ -33,8 +33,8 @@ class EpisodeDataset:
     capacity: steps to remember at most. The oldest whole episodes are forgotten to make room: from memory and
         from sampling, never from the disk, which stays the full record (delete shards by hand to save space).
         Opening reads only the newest episodes that fit.
-    info: plain JSON about the whole dataset, such as the task. A scalar that is stored with another value
-        already is an error; nested values are stored by whoever creates the dataset.
+    info: plain JSON about the whole dataset, such as the task. Added until there is an episode; a scalar
+        that is stored with another value, or that a dataset with episodes lacks, is an error.
     mode: "r" reads; "a" also appends, and creates the dataset if there is none. Several processes may append
         to one dataset at the same time. A dataset in memory can always be appended to.
     strict: whether a damaged shard is an error, rather than skipped with a warning
@@ -66,15 +66,16 @@ class EpisodeDataset:
         self._strict = strict
         self._writable = path is None or mode == "a"
         self._store = None if path is None else EpisodeStore(Path(path), create=mode == "a", info=info)
-        self._info: dict[str, Any] = dict(info or {}) if self._store is None else self._store.info
+        self._headers: dict[str, ShardHeader] = {}  # Read already, for `refresh`, which forgets them.
+        self._info = dict(info or {})
         must_be_in_memory = self._writable or capacity is not None
         if must_be_in_memory and in_memory is False:
             raise DatasetError("what is appended to or has a capacity is in memory: leave out in_memory")
         if in_memory is None:
-            in_memory = must_be_in_memory or self._fits_memory()
+            in_memory = must_be_in_memory or self._store is None or self._fits_memory(self._store)
         self.in_memory = in_memory
         self._arena: EpisodeArena | MappedArena | None = None
-        self._facts: list[dict[str, Any]] = []  # Of each episode: terminated, truncated, info.
+        self._facts: list[dict[str, Any]] = []  # Of each episode, as `episode_facts` gives them.
         self._seen: set[str] = set()
         self._num_forgotten = 0
         self.refresh()
@@ -124,11 +125,11 @@ class EpisodeDataset:
     @property
     def info(self) -> dict[str, Any]:
         """What is known about the whole dataset."""
-        return dict(self._info)
+        return dict(self._info if self._store is None else self._store.info)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory that the steps take, room for growth included."""
+        """Bytes of memory that the steps take, room for growth included; facts of episodes take some more."""
         return self._arena.memory_bytes if self._arena else 0
 
     def append(self, episode: Episode) -> None:
@@ -153,32 +154,41 @@ class EpisodeDataset:
             raise IndexError(f"there is no episode {index}: the dataset remembers {len(self)}")
         assert self._arena is not None
         index %= len(self)
-        return episode_from_arrays(self._arena.episode(index), **self._facts[index])
+        return episode_from(self._arena.episode(index), self._facts[index])
 
     def refresh(self) -> int:
-        """Read what other processes have committed since, and return the number of new episodes."""
+        """Read what other processes have committed since, and return the number of new episodes.
+
+        Errors: `DatasetError` if `strict`, for a damaged shard or an episode that has more steps than the
+        capacity; those before it are there.
+        """
         if self._store is None:
             return 0
         take_up = self._read if self.in_memory else self._map
         num_new, has_vanished = 0, True
-        while has_vanished:  # merged meanwhile, or deleted: what took its place is listed now
-            has_vanished = False
-            names = [name for name in self._store.shard_names() if name not in self._seen]
-            if self.capacity is not None:
-                names = self._newest_that_fit(self._store, names)
-            for name in names:
-                try:
-                    origins = self._store.origins(name)
-                    num_new += take_up(self._store, name, origins)
-                    self._seen.update(origins)
-                except DatasetError as error:
-                    if not self._store.holds(name):
-                        has_vanished = True
-                        continue
-                    if self._strict:
-                        raise
-                    warnings.warn(f"skipped a damaged shard: {error}", stacklevel=2)
-                self._seen.add(name)
+        try:
+            while has_vanished:  # merged meanwhile, or deleted: what took its place is listed now
+                has_vanished = False
+                names = [name for name in self._store.shard_names() if name not in self._seen]
+                if self.capacity is not None:
+                    names = self._newest_that_fit(self._store, names)
+                for name in names:
+                    try:
+                        header = self._header(self._store, name)
+                        num_new += take_up(self._store, header)
+                        self._seen.update(header.origins)
+                    except DatasetError as error:
+                        if not self._store.holds(name):
+                            has_vanished = True
+                            continue
+                        if self._strict:
+                            raise
+                        warnings.warn(f"skipped a damaged shard: {error}", stacklevel=2)
+                    self._seen.add(name)
+        finally:
+            self._headers.clear()
+            if isinstance(self._arena, MappedArena):
+                self._arena.settle()
         return num_new
 
     def sample(self, batch_size: int, horizon: int, generator: np.random.Generator) -> Batch:
@@ -210,51 +220,43 @@ class EpisodeDataset:
         for first in range(0, self.num_steps, batch_size):
             yield self.gather(np.arange(first, min(first + batch_size, self.num_steps)), horizon)
 
-    def _fits_memory(self) -> bool:
-        needed = 0 if self._store is None else self._store.num_memory_bytes()
+    def _fits_memory(self, store: EpisodeStore) -> bool:
+        needed = 0
+        for name in store.shard_names():
+            with suppress(DatasetError):  # told when it is read
+                needed += store.num_raw_bytes(self._header(store, name))
         return needed <= _MAX_MEMORY_FRACTION * available_memory_bytes()
 
-    def _read(self, store: EpisodeStore, name: str, origins: dict[str, int]) -> int:
+    def _header(self, store: EpisodeStore, name: str) -> ShardHeader:
+        if name not in self._headers:
+            self._headers[name] = store.header(name)
+        return self._headers[name]
+
+    def _read(self, store: EpisodeStore, header: ShardHeader) -> int:
         """Take a shard's episodes into memory; returns how many."""
-        read = zip(store.read(name), self._knows(origins), strict=True)
-        episodes = [episode for episode, is_known in read if not is_known]
+        is_new = self._is_new(header)
+        if not any(is_new):
+            return 0
+        episodes = list(compress(store.read(header), is_new))
         for episode in episodes:
             self._require_room(episode.num_steps)
         for episode in episodes:
             self._remember(episode)
         return len(episodes)
 
-    def _map(self, store: EpisodeStore, name: str, origins: dict[str, int]) -> int:
+    def _map(self, store: EpisodeStore, header: ShardHeader) -> int:
         """Take up where a shard's episodes lie; returns how many."""
-        facts, is_known = store.facts(name), self._knows(origins)
-        if not store.columns:
-            store.read_description()
         if self._arena is None:
-            self._arena = MappedArena(store.columns)
+            self._arena = MappedArena(store.columns_of_episodes())
         assert isinstance(self._arena, MappedArena)
-        counts = [fact["num_steps"] for fact in facts]
-        origin_of, first = [origin for origin, count in origins.items() for _ in range(count)], 0
-        for known, run in groupby(is_known):
-            end = first + len(list(run))
-            if not known:
-                self._arena.add(
-                    store.shard_path(name),
-                    counts[first:end],
-                    [fact["terminated"] for fact in facts[first:end]],
-                    origin=origin_of[first],
-                    before=counts[:first],
-                    after=counts[end:],
-                )
-                self._facts += [
-                    {key: fact[key] for key in ("terminated", "truncated", "info")}
-                    for fact in facts[first:end]
-                ]
-            first = end
-        return is_known.count(False)
+        is_new = self._is_new(header)
+        self._arena.add(header, is_new)
+        self._facts += compress(header.facts, is_new)
+        return sum(is_new)
 
-    def _knows(self, origins: dict[str, int]) -> list[bool]:
-        """Of each episode of a merged shard, whether it was read already, before it was merged."""
-        return [origin in self._seen for origin, count in origins.items() for _ in range(count)]
+    def _is_new(self, header: ShardHeader) -> list[bool]:
+        """Of each episode, whether it was not read already, before it was merged."""
+        return [origin not in self._seen for origin in header.each_origin]
 
     def _remember(self, episode: Episode) -> None:
         arrays = episode_arrays(episode)
@@ -266,8 +268,7 @@ class EpisodeDataset:
             del self._facts[0]
             self._num_forgotten += 1
         self._arena.append(arrays, episode.terminated)
-        facts = {"terminated": episode.terminated, "truncated": episode.truncated, "info": episode.info}
-        self._facts.append(facts)
+        self._facts.append(episode_facts(episode))
 
     def _require_room(self, num_steps: int) -> None:
         if self.capacity is not None and num_steps > self.capacity:
@@ -281,17 +282,16 @@ class EpisodeDataset:
         num_steps = 0
         for index in reversed(range(len(names))):
             if num_steps >= (self.capacity or 0):
-                self._seen.update(names[: index + 1])
                 for name in names[: index + 1]:
                     with suppress(DatasetError):
-                        origins = store.origins(name)
-                        self._num_forgotten += sum(origins.values())
-                        self._seen.update(origins)
+                        header = self._header(store, name)
+                        self._num_forgotten += sum(self._is_new(header))
+                        self._seen.update(header.origins)
+                    self._seen.add(name)
                 return names[index + 1 :]
-            try:
-                num_steps += sum(fact["num_steps"] for fact in store.facts(names[index]))
-            except DatasetError:
-                continue  # Reported when it is read.
+            with suppress(DatasetError):  # told when it is read
+                header = self._header(store, names[index])
+                num_steps += sum(compress(header.lengths, self._is_new(header)))
         return names
 
     def returns(self) -> list[float]:

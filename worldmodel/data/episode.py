@@ -42,6 +42,10 @@ class Episode:
         num_steps = len(self.action)
         if num_steps < 1:
             raise DatasetError("an episode has at least one step; this one has 0: do not record it")
+        if not self.action.size:
+            raise DatasetError(
+                "an action has at least one number; these have 0: there is nothing to act with"
+            )
         _require_array("reward", self.reward, "float32", 1)
         _require_rows("reward", self.reward, num_steps, "as many as actions")
         if not self.observation or not self.observation.keys() <= OBSERVATION_DTYPES.keys():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +12,26 @@ from jaxtyping import Bool, Int64
 
 from worldmodel.data.columns import Columns, num_rows
 from worldmodel.data.compressed import CompressedRows
-from worldmodel.data.shard import MERGED_SUFFIX, map_column, read_facts, read_manifest
+from worldmodel.data.shard import MERGED_SUFFIX, ShardHeader, map_column, read_header
 from worldmodel.errors import DatasetError
 
-_MAX_NUM_MAPS = 512  # each takes a file descriptor, of which a process has 1024
+_MAX_NUM_MAPS = 512
 
 
 @dataclass(frozen=True)
 class _Shard:
     path: Path
     counts: tuple[int, ...]  # steps of each episode
-    origin: str  # as what its first episode was recorded
+    origin: str  # as what the first was recorded, by which they are found again when the shard is merged
     # Steps of other episodes in the same files.
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
 
 
 class MappedArena:
-    """As `EpisodeArena`, without the numbers in memory: an episode takes a few dozen bytes.
+    """As `EpisodeArena`, with the numbers left on the disk.
+
+    An episode takes 0.6 to 1.5 kB of memory, its facts and its shard's name included, however long it is.
 
     Rows are numbered as there: T + 1 for an episode of T steps in every column, the last of which is padding
     where a column has no value (on disk it has no row).
@@ -39,14 +41,17 @@ class MappedArena:
         self.columns = columns
         self._shards: list[_Shard] = []
         self._maps: OrderedDict[tuple[int, str], np.ndarray | CompressedRows] = OrderedDict()
+        self._max_num_maps = min(_MAX_NUM_MAPS, _max_num_files() // 2)  # each takes an open file
         # Of each episode: its last row, the number of the first step after it, its shard, whether terminated.
         self._last_rows = np.empty(0, np.int64)
         self._step_ends = np.empty(0, np.int64)
         self._shard_of = np.empty(0, np.int64)
         self._terminated = np.empty(0, np.bool_)
-        # Of each shard: its first row and its first episode.
-        self._first_rows: list[int] = []
-        self._first_episodes: list[int] = []
+        # Of each shard.
+        self._first_rows = np.empty(0, np.int64)
+        self._first_episodes = np.empty(0, np.int64)
+        # Of each episode that was added since: its steps, its shard, whether terminated.
+        self._added: list[tuple[int, int, bool]] = []
 
     @property
     def num_episodes(self) -> int:
@@ -60,35 +65,39 @@ class MappedArena:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held: what tells where episodes are."""
+        """Bytes of the arrays that tell where steps are; the names and lengths in shards take more."""
         arrays = (self._last_rows, self._step_ends, self._shard_of, self._terminated)
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in (*arrays, self._first_rows, self._first_episodes))
 
-    def add(
-        self,
-        path: Path,
-        counts: list[int],
-        terminated: list[bool],
-        *,
-        origin: str,
-        before: Sequence[int] = (),
-        after: Sequence[int] = (),
-    ) -> None:
-        """Add neighbouring episodes of a shard; their numbers stay on the disk.
+    def add(self, header: ShardHeader, is_new: list[bool]) -> None:
+        """Add those episodes of a shard that are new, to be looked at after `settle`; numbers stay on disk.
 
-        - `origin`: as what the first was recorded, by which they are found again when the shard is merged.
-        - `before`, `after`: steps of the shard's other episodes, which are not added.
+        Episodes of one origin are all new, or none of them.
         """
+        counts, origins, end = tuple(header.lengths), header.each_origin, 0
+        for new, run in groupby(is_new):
+            first, end = end, end + len(list(run))
+            if new:
+                facts, shard = header.facts[first:end], len(self._shards)
+                self._added += [(fact["num_steps"], shard, fact["terminated"]) for fact in facts]
+                before, after = counts[:first], counts[end:]
+                self._shards.append(_Shard(header.path, counts[first:end], origins[first], before, after))
+
+    def settle(self) -> None:
+        """Let what was added be looked at: once for many shards, as it copies what tells where steps are."""
+        if not self._added:
+            return
+        counts, shards, terminated = (np.array(values) for values in zip(*self._added, strict=True))
+        self._added = []
         num_rows_before = int(self._last_rows[-1]) + 1 if self.num_episodes else 0
-        self._first_rows.append(num_rows_before)
-        self._first_episodes.append(self.num_episodes)
         ends = np.cumsum(counts, dtype=np.int64)
+        last_rows = num_rows_before + ends + np.arange(len(ends))
         self._step_ends = np.concatenate([self._step_ends, self.num_steps + ends])
-        last_rows = num_rows_before + ends + np.arange(len(counts))
         self._last_rows = np.concatenate([self._last_rows, last_rows])
-        self._shard_of = np.concatenate([self._shard_of, np.full(len(counts), len(self._shards))])
-        self._terminated = np.concatenate([self._terminated, np.array(terminated, np.bool_)])
-        self._shards.append(_Shard(path, tuple(counts), origin, tuple(before), tuple(after)))
+        self._shard_of = np.concatenate([self._shard_of, shards])
+        self._terminated = np.concatenate([self._terminated, terminated])
+        self._first_episodes = np.searchsorted(self._shard_of, np.arange(len(self._shards)))
+        self._first_rows = np.concatenate([[0], self._last_rows[self._first_episodes[1:] - 1] + 1])
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """Copies of the columns of one episode."""
@@ -116,11 +125,11 @@ class MappedArena:
         """Copies of the rows of one column; those of one line belong to one episode."""
         episodes = np.searchsorted(self._last_rows, rows[:, 0])
         shards = self._shard_of[episodes]
-        local = rows - np.take(self._first_rows, shards)[:, None]
+        local = rows - self._first_rows[shards][:, None]
         is_padding = None
         if num_rows(name, 1) == 1:  # no row on disk for the last one of each episode
             is_padding = rows == self._last_rows[episodes][:, None]
-            local -= (episodes - np.take(self._first_episodes, shards))[:, None] + is_padding
+            local -= (episodes - self._first_episodes[shards])[:, None] + is_padding
         column = self.columns[name]
         taken = np.empty((*rows.shape, *column.shape), column.dtype)
         order = np.argsort(shards, kind="stable")
@@ -166,20 +175,28 @@ class MappedArena:
         start = sum(num_rows(name, count) for count in held.before)
         stop = start + sum(num_rows(name, count) for count in counts)
         self._maps[key] = mapped[start:stop]
-        if len(self._maps) > _MAX_NUM_MAPS:
+        if len(self._maps) > self._max_num_maps:
             self._maps.popitem(last=False)
         return self._maps[key]
 
     def _heir(self, gone: _Shard) -> _Shard:
         """Where the episodes of a shard that was merged meanwhile are now."""
         for path in sorted(gone.path.parent.glob(f"[!.]*{MERGED_SUFFIX}")):
-            origins = read_manifest(path)["replaces"]
-            if gone.origin in origins:
-                counts = [fact["num_steps"] for fact in read_facts(path)]
-                names = list(origins)
-                first = sum(origins[name] for name in names[: names.index(gone.origin)])
+            header = read_header(path)
+            if gone.origin in header.origins:
+                counts, first = header.lengths, header.each_origin.index(gone.origin)
                 end = first + len(gone.counts)
                 if tuple(counts[first:end]) == gone.counts:
                     before, after = tuple(counts[:first]), tuple(counts[end:])
                     return replace(gone, path=path, before=before, after=after)
         raise DatasetError(f"{gone.path} is not there any more: open the dataset again to go on without it")
+
+
+def _max_num_files() -> int:
+    """How many files this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 2 * _MAX_NUM_MAPS
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2 * _MAX_NUM_MAPS if limit == resource.RLIM_INFINITY else limit

@@ -6,25 +6,29 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
 from worldmodel.data.compressed import is_compressed
-from worldmodel.data.shard import MERGED_SUFFIX, write_shard
+from worldmodel.data.episode import Episode
+from worldmodel.data.shard import MERGED_SUFFIX, ShardHeader, write_shard
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import DatasetError
-from worldmodel.files import TEMPORARY_PREFIX
+from worldmodel.files import temporary_beside
 
 
 def merge_shards(store: EpisodeStore, max_bytes: int) -> int:
     """Put neighbouring shards together into some of up to `max_bytes`; returns how many fewer there are.
+
+    These are bytes of numbers, in memory, where all of such a group are at once; files may be compressed.
 
     Whenever this is killed, each episode is there once. Errors: `DatasetError` if a shard is damaged, or
     another process merges.
     """
     try:
         with FileLock(store.path / ".merge.lock").acquire(timeout=0):
-            store.upgrade()
+            store.description.upgrade()
             _remove_replaced(store)
             num_fewer = 0
             for group in _groups(store, max_bytes):
@@ -36,36 +40,52 @@ def merge_shards(store: EpisodeStore, max_bytes: int) -> int:
         raise DatasetError(f"another process merges {store.path}: wait for it") from error
 
 
-def _groups(store: EpisodeStore, max_bytes: int) -> Iterator[list[str]]:
+def _groups(store: EpisodeStore, max_bytes: int) -> Iterator[list[ShardHeader]]:
     """Neighbouring shards that make one together, at least two."""
-    group: list[str] = []
+    group: list[ShardHeader] = []
     size = 0
-    for name in [*store.shard_names(), None]:
-        more = 0 if name is None else sum(file.stat().st_size for file in store.shard_path(name).iterdir())
-        if group and (name is None or size + more > max_bytes):
+    for name in store.shard_names():
+        with _explained(store, name):
+            header = store.header(name)
+        more = store.num_raw_bytes(header)
+        if group and size + more > max_bytes:
             if len(group) > 1:
                 yield group
             group, size = [], 0
-        if name is not None:
-            group.append(name)
-            size += more
+        group.append(header)
+        size += more
+    if len(group) > 1:
+        yield group
 
 
-def _merge(store: EpisodeStore, names: list[str]) -> None:
-    compresses = any(is_compressed(store.shard_path(name), "observation.pixels") for name in names)
-    episodes = {name: store.read(name) for name in names}
-    together = [episode for part in episodes.values() for episode in part]
+def _merge(store: EpisodeStore, headers: list[ShardHeader]) -> None:
+    compresses = any(is_compressed(header.path, "observation.pixels") for header in headers)
+    together: list[Episode] = []
+    for header in headers:
+        with _explained(store, header.path.name):
+            together += store.read(header)
+    names = [header.path.name for header in headers]
     number = names[0].split("-")[0]  # it takes the first one's place in the order
     name = f"{number}-{os.getpid()}-{uuid.uuid4().hex[:8]}{MERGED_SUFFIX}"
-    origins = {origin: count for old in names for origin, count in store.origins(old).items()}
     write_shard(
-        store.shard_path(name).parent,
+        headers[0].path.parent,
         name,
         together,
-        replaces=origins,
+        replaces={origin: count for header in headers for origin, count in header.origins.items()},
         ignores=names,
         compresses_pixels=compresses,
     )
+
+
+@contextmanager
+def _explained(store: EpisodeStore, name: str) -> Iterator[None]:
+    """What is wrong with a shard that cannot be read."""
+    try:
+        yield
+    except DatasetError as error:
+        if store.holds(name):
+            raise
+        raise DatasetError(f"{store.shard_path(name)} was deleted meanwhile: compact again") from error
 
 
 def _remove_replaced(store: EpisodeStore) -> None:
@@ -73,6 +93,7 @@ def _remove_replaced(store: EpisodeStore) -> None:
     for old in {old for name in names for old in store.ignored_by(name)} & set(names):
         # Out of sight in one step: half a shard would look damaged.
         path = store.shard_path(old)
-        gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{old}")
-        path.rename(gone)
+        gone = temporary_beside(path)
+        with suppress(FileNotFoundError):  # deleted meanwhile, which was to be done
+            path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)

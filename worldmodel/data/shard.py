@@ -11,6 +11,7 @@ import errno
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from worldmodel.files import committed_directory
 EPISODES_FILE = "episodes.json"
 MANIFEST_FILE = "shard.json"
 MERGED_SUFFIX = "-merged"  # of the name of a shard that holds others' episodes
+MAX_NUM_STEPS = 2**40  # of an episode: whatever is summed or multiplied stays within int64
 
 
 def episode_arrays(episode: Episode) -> dict[str, np.ndarray]:
@@ -38,8 +40,18 @@ def episode_arrays(episode: Episode) -> dict[str, np.ndarray]:
     }
 
 
-def episode_from_arrays(arrays: dict[str, np.ndarray], **rest: Any) -> Episode:
-    """The episode with these arrays; `rest` are its `terminated`, `truncated` and `info`."""
+def episode_facts(episode: Episode) -> dict[str, Any]:
+    """What is known of an episode beside its arrays."""
+    return {
+        "num_steps": episode.num_steps,
+        "terminated": episode.terminated,
+        "truncated": episode.truncated,
+        "info": episode.info,
+    }
+
+
+def episode_from(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Episode:
+    """The episode of these `episode_arrays` and `episode_facts`."""
 
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
@@ -49,8 +61,41 @@ def episode_from_arrays(arrays: dict[str, np.ndarray], **rest: Any) -> Episode:
         action=arrays["action"],
         reward=arrays["reward"],
         extra=group("extra."),
-        **rest,
+        terminated=facts["terminated"],
+        truncated=facts["truncated"],
+        info=facts["info"],
     )
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What a shard tells without its numbers."""
+
+    path: Path
+    facts: list[dict[str, Any]]  # of each episode, as `episode_facts` gives them
+    checksums: dict[str, int]  # CRC-32 of each file by name; none in a shard of schema version 1
+    replaces: dict[str, int]  # as in `write_shard`
+    ignores: list[str]  # as in `write_shard`
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each episode."""
+        return [fact["num_steps"] for fact in self.facts]
+
+    @property
+    def origins(self) -> dict[str, int]:
+        """As what its episodes were recorded: shards, in order, and how many episodes each held."""
+        return self.replaces if is_merged(self.path.name) else {self.path.name: len(self.facts)}
+
+    @property
+    def each_origin(self) -> list[str]:
+        """As a part of which shard each episode was recorded."""
+        return [name for name, count in self.origins.items() for _ in range(count)]
+
+
+def is_merged(name: str) -> bool:
+    """Whether a shard of this name holds others' episodes."""
+    return name.endswith(MERGED_SUFFIX)
 
 
 def write_shard(
@@ -70,18 +115,10 @@ def write_shard(
 
     When this returns, they are on the disk. DatasetError if they could not be written (a full disk, say).
     """
-    facts = [
-        {
-            "num_steps": episode.num_steps,
-            "terminated": episode.terminated,
-            "truncated": episode.truncated,
-            "info": episode.info,
-        }
-        for episode in episodes
-    ]
+    facts = [episode_facts(episode) for episode in episodes]
     arrays = [episode_arrays(episode) for episode in episodes]
     try:
-        with committed_directory(directory / name) as temporary:
+        with committed_directory(directory / name, removes_stale=False) as temporary:
             checksums: dict[str, int] = {}
             for column in arrays[0]:
                 parts = [each[column] for each in arrays]
@@ -100,12 +137,10 @@ def write_shard(
         ) from error
 
 
-def read_shard(shard: Path, columns: Columns) -> list[Episode]:
+def read_shard(header: ShardHeader, columns: Columns) -> list[Episode]:
     """The episodes of a shard; DatasetError that names the file if it is damaged or of other columns."""
-    facts = read_facts(shard)
-    checksums = read_manifest(shard)["checksums"]
-    counts = [fact["num_steps"] for fact in facts]
-    arrays: list[dict[str, np.ndarray]] = [{} for _ in facts]
+    shard, checksums, counts = header.path, header.checksums, header.lengths
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in counts]
     for name, column in columns.items():
         rows = [num_rows(name, count) for count in counts]
         dtype, shape = np.dtype(column.dtype), (sum(rows), *column.shape)
@@ -125,12 +160,7 @@ def read_shard(shard: Path, columns: Columns) -> list[Episode]:
     if unknown:
         raise _damaged(shard / f"{unknown[0]}.npy", "it is no column of this dataset")
     try:
-        return [
-            episode_from_arrays(
-                episode, terminated=fact["terminated"], truncated=fact["truncated"], info=fact["info"]
-            )
-            for episode, fact in zip(arrays, facts, strict=True)
-        ]
+        return [episode_from(*parts) for parts in zip(arrays, header.facts, strict=True)]
     except DatasetError as error:
         raise _damaged(shard, error) from error
 
@@ -161,8 +191,20 @@ def write_failure(path: Path, error: OSError) -> str:
     return f"cannot write to {path} ({error.strerror or error})"
 
 
+def read_header(shard: Path) -> ShardHeader:
+    """What a shard tells without its numbers. Errors: `DatasetError` that names the file if it is damaged."""
+    manifest = read_manifest(shard)
+    facts = _read_facts(shard / EPISODES_FILE, manifest["checksums"].get(EPISODES_FILE))
+    num_replaced = sum(manifest["replaces"].values())
+    if is_merged(shard.name) and num_replaced != len(facts):
+        raise _damaged(
+            shard / MANIFEST_FILE, f"it tells of {num_replaced} episodes, and there are {len(facts)}"
+        )
+    return ShardHeader(shard, facts, **manifest)
+
+
 def read_manifest(shard: Path) -> dict[str, Any]:
-    """`checksums` (CRC-32 of each file), `replaces` and `ignores` as in `write_shard`.
+    """`checksums`, `replaces` and `ignores`, as in `ShardHeader`.
 
     All are empty for a shard of schema version 1. Errors: `DatasetError` if it is damaged.
     """
@@ -183,30 +225,31 @@ def read_manifest(shard: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
 
 
-def read_facts(shard: Path) -> list[dict[str, Any]]:
-    """What is known of each episode of a shard: `num_steps`, `terminated`, `truncated`, `info`.
-
-    Errors: `DatasetError` if it is damaged.
-    """
-    path = shard / EPISODES_FILE
+def _read_facts(path: Path, checksum: int | None) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
-        checksum = read_manifest(shard)["checksums"].get(EPISODES_FILE)
         if checksum is not None and zlib.crc32(content) != checksum:
             raise ValueError("its bytes are not those that were written (checksum)")
         facts = json.loads(content)
         if not isinstance(facts, list) or not facts:
             raise ValueError("it is no list of episodes")
         for fact in facts:
-            if not isinstance(fact, dict) or not {"terminated", "truncated", "info"} <= fact.keys():
-                raise ValueError("an episode lacks 'terminated', 'truncated' or 'info'")
-            if type(fact.get("num_steps")) is not int or fact["num_steps"] < 1:
-                raise ValueError("an episode has no 'num_steps' of 1 or more")
-            if not isinstance(fact["info"], dict):
-                raise ValueError("the 'info' of an episode is no object")
+            _check_facts(fact)
         return facts
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
+
+
+def _check_facts(fact: Any) -> None:
+    if not isinstance(fact, dict):
+        raise ValueError("an episode is no object")
+    if type(fact.get("num_steps")) is not int or not 1 <= fact["num_steps"] <= MAX_NUM_STEPS:
+        raise ValueError(f"an episode has no 'num_steps' from 1 to {MAX_NUM_STEPS}")
+    for name in ("terminated", "truncated"):
+        if type(fact.get(name)) is not bool:
+            raise ValueError(f"{name!r} of an episode is neither true nor false")
+    if not isinstance(fact.get("info"), dict):
+        raise ValueError("the 'info' of an episode is no object")
 
 
 def _damaged(path: Path, reason: object) -> DatasetError:

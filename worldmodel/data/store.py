@@ -5,15 +5,14 @@
     DIR/shards/<name>-merged/     one that holds the episodes of several others, which readers then ignore
     DIR/shards/.tmp-<name>/       a shard that is being written, or whose writer died; readers ignore it
 
-Writers never touch each other's shards and need no lock; merging takes one.
+Writers never touch each other's shards and need no lock. Merging takes one, and so does what changes
+dataset.json, such as the first episode, which sets the columns.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,37 +23,21 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.data.columns import (
-    Columns,
-    columns_from_json,
-    columns_of,
-    num_rows,
-    require_same_columns,
-)
-from worldmodel.data.description import (
-    SCHEMA_VERSION,
-    create_json,
-    description,
-    plain_json,
-    require_same_info,
-)
+from worldmodel.data.columns import Columns, columns_of, num_rows
+from worldmodel.data.description import Description
 from worldmodel.data.episode import Episode
 from worldmodel.data.shard import (
-    MANIFEST_FILE,
-    MERGED_SUFFIX,
+    ShardHeader,
     episode_arrays,
-    read_facts,
+    is_merged,
+    read_header,
     read_manifest,
     read_shard,
     write_failure,
     write_shard,
 )
 from worldmodel.errors import DatasetError
-from worldmodel.files import TEMPORARY_PREFIX, fsync, write_json
-
-# A shard takes seconds to write, so an hour leaves no doubt. The writer's process id would tell sooner, but
-# it means nothing on a network disk or in another container, where the writer may be alive and well.
-STALE_AFTER_S = 3600.0
+from worldmodel.files import TEMPORARY_PREFIX, make_directory, remove_stale
 
 
 class EpisodeStore:
@@ -62,18 +45,27 @@ class EpisodeStore:
 
     def __init__(self, path: Path, *, create: bool = False, info: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self.columns: Columns = {}  # Empty until the first episode sets them.
-        self.info: dict[str, Any] = {}
+        self.description = Description(path)
         self._shards = path / "shards"
-        self._last_number = 0
-        self._schema_version = SCHEMA_VERSION
+        self._last_number = 0  # The highest that was listed or given to a shard.
+        self._ignores: dict[str, list[str]] = {}  # Of merged shards, which never change.
         if create:
-            self._create(plain_json(info or {}))
-        self.read_description()
-        if create:
-            require_same_info(self.path, self.info, plain_json(info or {}))
-            self.upgrade()
+            self.description.read_for_writing(info or {})
+            self._make_folder()
             self._remove_stale()
+            self._listed()
+        else:
+            self.description.read()
+
+    @property
+    def columns(self) -> Columns:
+        """The columns, as they were last read; empty until the first episode sets them."""
+        return self.description.columns
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is known of the whole dataset."""
+        return self.description.info
 
     def shard_names(self) -> list[str]:
         """Names of the committed shards, oldest first."""
@@ -83,24 +75,10 @@ class EpisodeStore:
 
     def ignored_by(self, name: str) -> list[str]:
         """The shards that a merged one stands for; none if it is damaged, which is told when it is read."""
-        if name.endswith(MERGED_SUFFIX):
+        if is_merged(name) and name not in self._ignores:
             with suppress(DatasetError):
-                return list(read_manifest(self._shards / name)["ignores"])
-        return []
-
-    def origins(self, name: str) -> dict[str, int]:
-        """As what a shard's episodes were recorded: shards, in order, and how many episodes each held.
-
-        Errors: `DatasetError` if it is damaged.
-        """
-        count = len(self.facts(name))
-        if not name.endswith(MERGED_SUFFIX):
-            return {name: count}
-        replaced: dict[str, int] = read_manifest(self._shards / name)["replaces"]
-        if sum(replaced.values()) != count:
-            path = self._shards / name / MANIFEST_FILE
-            raise DatasetError(f"{path} tells of {sum(replaced.values())} episodes, and there are {count}")
-        return replaced
+                self._ignores[name] = read_manifest(self._shards / name)["ignores"]
+        return self._ignores.get(name, [])
 
     def all_names(self) -> list[str]:
         """Names of the committed shards, those whose episodes a merged one holds included."""
@@ -114,17 +92,17 @@ class EpisodeStore:
 
     def _listed(self) -> list[str]:
         try:
-            return sorted(
-                entry.name
-                for entry in os.scandir(self._shards)
-                if not entry.name.startswith(".") and entry.is_dir()
-            )
+            entries = [entry for entry in os.scandir(self._shards) if entry.is_dir()]
         except FileNotFoundError:
             return []
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        numbers = [int(number) for name in names if (number := name.split("-")[0]).isdecimal()]
+        self._last_number = max([self._last_number, *numbers])
+        return names
 
-    def facts(self, name: str) -> list[dict[str, Any]]:
-        """What is known of each episode of a shard, without its numbers; DatasetError if it is damaged."""
-        return read_facts(self._shards / name)
+    def header(self, name: str) -> ShardHeader:
+        """What a shard tells without its numbers; DatasetError if it is damaged."""
+        return read_header(self._shards / name)
 
     def episode_infos(self) -> Iterator[dict[str, Any]]:
         """The `info` of each episode, without its numbers; `DatasetError` for a damaged shard."""
@@ -136,21 +114,18 @@ class EpisodeStore:
                 if name in seen:
                     continue
                 try:
-                    origins, facts = self.origins(name), iter(self.facts(name))
+                    header = self.header(name)
                 except DatasetError:
                     if self.holds(name):
                         raise
                     has_vanished = True
                     continue
-                for origin, number in origins.items():
+                facts = iter(header.facts)
+                for origin, number in header.origins.items():
                     part = list(islice(facts, number))
                     if origin not in seen:
                         yield from (fact["info"] for fact in part)
-                seen |= {name, *origins}
-
-    def has_checksums(self, name: str) -> bool:
-        """Whether damage of any byte of a shard is noticed when it is read."""
-        return bool(read_manifest(self._shards / name)["checksums"])
+                seen |= {name, *header.origins}
 
     def shard_path(self, name: str) -> Path:
         """The directory of a shard."""
@@ -160,30 +135,23 @@ class EpisodeStore:
         """Bytes on the disk."""
         return sum(path.stat().st_size for path in self._shards.glob("[!.]*/*.*"))
 
-    def num_memory_bytes(self) -> int:
-        """Bytes of all arrays, once they are in memory; without those of damaged shards."""
-        sizes = {
-            name: math.prod(column.shape) * np.dtype(column.dtype).itemsize
-            for name, column in self.columns.items()
-        }
+    def num_raw_bytes(self, header: ShardHeader) -> int:
+        """Bytes of a shard's numbers, once they are in memory."""
         total = 0
-        for name in self.shard_names():
-            with suppress(DatasetError):  # told when it is read
-                for fact in self.facts(name):
-                    total += sum(num_rows(column, fact["num_steps"]) * size for column, size in sizes.items())
+        for name, column in self.columns_of_episodes().items():
+            num_bytes = math.prod(column.shape) * np.dtype(column.dtype).itemsize
+            total += num_bytes * sum(num_rows(name, count) for count in header.lengths)
         return total
 
-    def upgrade(self) -> None:
-        """Say that this release writes here: an older one must not read what is written now."""
-        if self._schema_version < SCHEMA_VERSION:
-            self.read_description()  # another process may have set the columns
-            self._write_description(self.columns)
-
-    def read(self, name: str) -> list[Episode]:
+    def read(self, header: ShardHeader) -> list[Episode]:
         """The episodes of a shard; DatasetError if it is damaged."""
+        return read_shard(header, self.columns_of_episodes())
+
+    def columns_of_episodes(self) -> Columns:
+        """The columns, once there are episodes."""
         if not self.columns:
-            self.read_description()  # Another process has written the first episode since.
-        return read_shard(self._shards / name, self.columns)
+            self.description.read()  # Another process has written the first episode since.
+        return self.columns
 
     def holds(self, name: str) -> bool:
         """Whether the shard is (still) there: people may delete one while others read."""
@@ -192,82 +160,23 @@ class EpisodeStore:
     def write(self, episodes: Sequence[Episode], *, compresses_pixels: bool = False) -> str:
         """Commit the episodes as one new shard and return its name; DatasetError if that is impossible."""
         for episode in episodes:
-            self._require_columns(columns_of(episode_arrays(episode)))
+            self.description.require_columns(columns_of(episode_arrays(episode)))
         name = self._new_name()
         write_shard(self._shards, name, episodes, compresses_pixels=compresses_pixels)
         return name
 
-    def _create(self, info: dict[str, Any]) -> None:
+    def _make_folder(self) -> None:
         try:
-            if not self._shards.is_dir():
-                self._shards.mkdir(parents=True, exist_ok=True)
-                fsync(self.path)
-                fsync(self.path.parent)
-            create_json(self.path / "dataset.json", description({}, info))
+            make_directory(self._shards)
         except OSError as error:
             raise DatasetError(write_failure(self.path, error)) from error
-
-    def _require_columns(self, columns: Columns) -> None:
-        """The first episode of a dataset sets its columns, the others must have the same ones."""
-        if not self.columns:
-            self.read_description()
-        if not self.columns:
-            self._write_description(columns)
-            # Two writers may get here at once; whoever comes last has set the columns for both.
-            self.read_description()
-        require_same_columns(columns, self.columns, what="the episode", where=f"the dataset {self.path}")
-
-    def _write_description(self, columns: Columns) -> None:
-        try:
-            write_json(self.path / "dataset.json", description(columns, self.info))
-        except OSError as error:
-            raise DatasetError(write_failure(self.path, error)) from error
-
-    def read_description(self) -> None:
-        """Read `dataset.json` (again). Errors: `DatasetError` if it is missing or damaged."""
-        path = self.path / "dataset.json"
-        try:
-            content = json.loads(path.read_bytes())
-            version = content["schema_version"]
-            if type(version) is int and version > SCHEMA_VERSION:
-                raise DatasetError(
-                    f"{path} has schema version {version}; this release of worldmodel reads up to "
-                    f"{SCHEMA_VERSION}: install a newer one"
-                )
-            if type(version) is not int or version < 1:
-                raise ValueError(f"its schema version is {version!r}, no whole number from 1 on")
-            if not isinstance(content["info"], dict):
-                raise ValueError("'info' is not an object")
-            self._schema_version = version
-            self.columns = columns_from_json(content["columns"])
-            self.info = content["info"]
-        except FileNotFoundError as error:
-            raise DatasetError(
-                f"there is no dataset at {self.path} ({path} is missing): check the path, or record one first"
-            ) from error
-        except DatasetError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DatasetError(
-                f"cannot read {path}: {error!r}. It describes the shards beside it: restore it from a "
-                "copy, or from another dataset recorded with the same settings"
-            ) from error
 
     def _new_name(self) -> str:
         # The clock orders the shards of several writers; the maximum keeps order if the clock is set back.
-        if self._last_number == 0:
-            numbers = [name.split("-")[0] for name in self.shard_names()]
-            self._last_number = max((int(number) for number in numbers if number.isdecimal()), default=0)
         self._last_number = max(self._last_number + 1, time.time_ns())
         return f"{self._last_number:020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def _remove_stale(self) -> None:
         """Delete what writers that died have left behind."""
         for folder in (self.path, self._shards):
-            for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                try:
-                    if time.time() - path.stat().st_mtime < STALE_AFTER_S:
-                        continue
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                except OSError:
-                    continue  # Another writer was quicker, or it is not ours to delete; it does no harm.
+            remove_stale(folder.glob(f"{TEMPORARY_PREFIX}*"))

@@ -5,11 +5,10 @@ from worldmodel.training.checkpoint import (
     export_model,
     find_checkpoint,
     load_checkpoint,
-    make_model,
-    make_trainer,
     save_checkpoint,
 )
 from worldmodel.training.jepa_trainer import JepaTrainer
+from worldmodel.training.kinds import make_model, make_trainer
 from worldmodel.training.metrics import MetricLogger, read_metrics
 from worldmodel.training.return_trainer import ReturnTrainer
 from worldmodel.training.settings import TrainerSettings

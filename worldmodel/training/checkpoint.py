@@ -24,9 +24,8 @@ from torch import Tensor
 
 from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.files import TEMPORARY_PREFIX, committed_directory
-from worldmodel.model import LatentModel, WorldModel, WorldModelSize
-from worldmodel.training.jepa_trainer import JepaTrainer
-from worldmodel.training.return_trainer import ReturnTrainer
+from worldmodel.model import LatentModel, WorldModelSize
+from worldmodel.training.kinds import make_model, make_trainer
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
 
@@ -66,18 +65,6 @@ class Checkpoint:
                 f"{self.path / TRAINER_FILE} does not fit its model: {_line(error)}"
             ) from error
         return trainer
-
-
-def make_model(size: WorldModelSize) -> LatentModel:
-    """A fresh model of the kind that `size` says."""
-    return WorldModel(size) if size.predicts_return else LatentModel(size)
-
-
-def make_trainer(model: LatentModel, settings: TrainerSettings, *, seed: int) -> Trainer:
-    """The trainer of a model's kind."""
-    if isinstance(model, WorldModel):
-        return ReturnTrainer(model, settings, seed=seed)
-    return JepaTrainer(model, settings, seed=seed)
 
 
 def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, keep: int = 2) -> Path:

@@ -21,11 +21,11 @@ def validate(config: dict[str, Any]) -> None:
     with ProgressDisplay("validating", max(1, len(names)), "shards") as display:
         for index, name in enumerate(names):
             try:
-                episodes = store.read(name)
+                header = store.header(name)
+                episodes = store.read(header)
                 num_episodes += len(episodes)
                 largest = max([largest, *(largest_of(episode.action) for episode in episodes)])
-                store.origins(name)
-                unchecked += not store.has_checksums(name)
+                unchecked += not header.checksums
             except DatasetError as error:
                 if not store.holds(name):
                     raise DatasetError(

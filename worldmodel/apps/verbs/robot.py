@@ -49,6 +49,18 @@ def _imagine(config: dict[str, Any], given: set[str]) -> None:
     imagine(config)
 
 
+def _probe(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.probe import run_probe
+
+    run_probe(config, given)
+
+
+def _surprise(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.surprise import run_surprise
+
+    run_surprise(config, given)
+
+
 def _collect(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.collect import collect
     from worldmodel.apps.progress import counted
@@ -127,6 +139,19 @@ ROBOT_VERBS = {
             "worldmodel imagine checkpoint=runs/demo horizon=100",
         ),
         run=_imagine,
+    ),
+    "probe": Verb(
+        summary="What a model has understood: physical quantities read from its frozen latents.",
+        examples=("worldmodel probe checkpoint=runs/push dataset=data/push",),
+        run=_probe,
+    ),
+    "surprise": Verb(
+        summary="Whether a model is surprised by what physics forbids: teleports, vanishing, no gravity.",
+        examples=(
+            "worldmodel surprise checkpoint=runs/drop",
+            "worldmodel surprise checkpoint=runs/push 'violations=[teleport,recolor]' episodes=50",
+        ),
+        run=_surprise,
     ),
     "collect": Verb(
         summary="Record rollouts into a dataset.",

@@ -1,0 +1,186 @@
+"""Goals: a model that learned without rewards plans to them, is judged by them, and is probed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+from worldmodel.apps.build import build_env
+from worldmodel.apps.cli import main
+from worldmodel.apps.goals import GoalEvaluation, GoalForesight, always, goals_of
+from worldmodel.apps.memory import Memory
+from worldmodel.apps.simple_agents import ZeroAgent
+from worldmodel.apps.statistics import success_interval
+from worldmodel.model import LatentModel, WorldModelSize
+
+TASK = "task=tworoom"
+SMALL = ["env.action_repeat=3", "env.image_size=32"]
+PLANNER = ["planner.num_candidates=32", "planner.num_elites=8", "planner.num_iterations=2"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("goals") / "data"
+    command = ["collect", TASK, *SMALL, "env.observe=[state,pixels]", "policy=colored", "episodes=60"]
+    command += ["num_envs=20", "physics_state=true", "env.factors.mass=[0.5,2.0]", f"dataset={path}"]
+    assert main(command) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_dir(dataset):
+    path = dataset.parent / "run"
+    command = ["train", f"dataset={dataset}", "experiment=jepa", f"run_dir={path}", *SMALL, *PLANNER]
+    command += ["model.hidden_dim=64", "model.latent_dim=16", "num_updates=250", "eval_every=250"]
+    assert main([*command, "eval_episodes=5", "training.batch_size=64", "model.history=2"]) == 0
+    return path
+
+
+def small_model(**sizes):
+    torch.manual_seed(0)
+    fixed = {"state_dim": 2, "action_dim": 2, "latent_dim": 4, "hidden_dim": 8, "encoder_dim": 8}
+    fixed |= {"latent_norm": "none", "predicts_return": False}
+    return LatentModel(WorldModelSize(**(fixed | sizes)))
+
+
+def test_a_run_without_rewards_is_judged_by_goals(run_dir):
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    judged = [record for record in records if "eval/success" in record]
+    assert [record["env_steps"] for record in judged] == [250]
+    assert 0 <= judged[0]["eval/success"] <= 1
+    last = [record for record in records if "train/prediction_loss" in record][-1]
+    assert last["train/embedding_rank"] > 1.5
+    assert last["train/embedding_std"] > 0.2
+
+
+def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
+    assert main(["control", f"checkpoint={run_dir}", "episodes=2", "video=false"]) == 0
+    assert "(of the goals)" in capsys.readouterr().out
+    result = json.loads((run_dir / "control-icem" / "control.json").read_text())
+    assert result["success"]["count"] == 2
+
+
+def test_bench_goals_measures_agents_on_the_same_goals(run_dir, tmp_path):
+    command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=4", "oracle_episodes=1"]
+    command += [f"output={tmp_path}", "agents=[planner,open_loop,random,zero,oracle]", "planner.horizon=4"]
+    assert main(command) == 0
+    with (tmp_path / "goals.csv").open() as file:
+        rows = {row["agent"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["planner", "open_loop", "random", "zero", "oracle"]
+    assert float(rows["zero"]["success"]) == 0
+    assert (rows["planner"]["episodes"], rows["oracle"]["episodes"]) == ("4", "1")
+    for row in rows.values():
+        assert float(row["success_low"]) <= float(row["success"]) <= float(row["success_high"])
+    assert float(rows["planner"]["cpu_ms_per_decision"]) > float(rows["open_loop"]["cpu_ms_per_decision"])
+    assert (tmp_path / "goals.png").stat().st_size > 5000
+    assert "of the goals" not in (tmp_path / "goals.md").read_text().splitlines()[0]
+
+
+def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tmp_path):
+    command = ["probe", f"checkpoint={run_dir}", f"dataset={dataset}", f"output={tmp_path}", "every=3"]
+    assert main([*command, "kinds=[linear]"]) == 0
+    with (tmp_path / "probe.csv").open() as file:
+        rows = {(row["quantity"], row["features"]): float(row["r2"]) for row in csv.DictReader(file)}
+    quantities = {quantity for quantity, _ in rows}
+    assert quantities == {"x", "x_velocity", "y", "y_velocity", "mass"}
+    assert rows["x", "latent"] > 0.8
+    assert rows["y", "observation"] > 0.99
+    assert (tmp_path / "probe.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["probe", "checkpoint={run}", "dataset={data}", "held_out=1.5"], "held_out=1.5: a share"),
+        (["probe", "checkpoint={run}", "dataset={data}", "kinds=[deep]"], "there is no kind 'deep'"),
+        (["probe", "checkpoint={run}", "dataset=nowhere"], "no dataset at nowhere"),
+        (
+            ["bench", "goals", "checkpoint={run}", "agents=[planer]"],
+            "no agent 'planer' (did you mean",
+        ),
+        (["control", "checkpoint={run}", "agent=policy"], "was trained without rewards"),
+        (["train", TASK, "experiment=jepa", "run_dir=x"], "learns from a dataset"),
+        (["train", "dataset={data}", "experiment=jepa", "run_dir=y", "model.observes=[depth]"], "depth"),
+    ],
+)
+def test_a_mistake_is_one_line(run_dir, dataset, tmp_path, monkeypatch, capsys, command, expected):
+    monkeypatch.chdir(tmp_path)
+    assert main([word.format(run=run_dir, data=dataset) for word in command]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_the_evaluation_plays_the_same_goals_and_doing_nothing_reaches_none():
+    evaluation = GoalEvaluation("tworoom", {"action_repeat": 3}, num_episodes=3, seed=0)
+    assert evaluation.values(ZeroAgent(2)) == [0.0, 0.0, 0.0]
+    first = [env.unwrapped.goal for env in evaluation.env.task_envs]
+    evaluation.play(ZeroAgent(2))
+    np.testing.assert_array_equal([env.unwrapped.goal for env in evaluation.env.task_envs], first)
+    evaluation.close()
+
+
+def test_goals_of_environments_are_those_of_their_episodes():
+    env = build_env("tworoom", {}, num_envs=2, seed=0, how="sync")
+    env.reset(seed=[1, 2])
+    observed = goals_of(env)()
+    for index, each in enumerate(env.task_envs):
+        np.testing.assert_array_equal(observed["state"][index], envs.goal_observation(each)["state"])
+    env.close()
+
+
+def test_the_foresight_prefers_futures_that_come_near_the_goal_and_asks_again_for_a_new_episode():
+    model, asked = small_model(), []
+
+    def goals():
+        asked.append(len(asked))
+        return {"state": np.full((1, 2), float(len(asked)), np.float32)}
+
+    foresight = GoalForesight(model, goals)
+    observation = {"state": np.zeros((1, 2), np.float32)}
+    candidates = torch.rand(1, 6, 3, 2)
+    first = foresight.outlook(observation).score(candidates)
+    assert first.shape == (1, 6)
+    foresight.note(np.zeros((1, 2), np.float32))
+    torch.testing.assert_close(foresight.outlook(observation).score(candidates), first)
+    assert asked == [0]
+    foresight.reset(np.array([True]))
+    assert (foresight.outlook(observation).score(candidates) - first).abs().max() > 1e-6
+    assert asked == [0, 1]
+
+
+def test_one_goal_for_ever():
+    assert always({"state": np.array([1.0, 2.0])})()["state"].tolist() == [[1.0, 2.0]]
+
+
+def test_memory_is_the_latent_of_what_was_seen_and_done():
+    model = small_model(history=3)
+    memory = Memory(model)
+    states, actions = torch.rand(4, 2, 2), torch.rand(3, 2, 2)
+    seen = []
+    for index, state in enumerate(states):
+        seen.append(memory.see({"state": state}))
+        if index < 3:
+            memory.note(actions[index].numpy())
+    with torch.no_grad():
+        embeddings = model.embed({"state": states}).transpose(0, 1)
+    torch.testing.assert_close(seen[0], model.layout.start(embeddings[:, 0]))
+    expected = model.layout.over(embeddings, actions.transpose(0, 1))
+    torch.testing.assert_close(seen[2], expected[:, 0])
+    torch.testing.assert_close(seen[3], expected[:, 1])
+    memory.note(actions[0].numpy())
+    memory.reset(np.array([False, True]))
+    mixed = memory.see({"state": states[0]})
+    torch.testing.assert_close(mixed[1], seen[0][1])
+    assert not torch.allclose(mixed[0], seen[0][0])
+
+
+def test_a_share_has_wilsons_interval():
+    """Known values: 8 of 10, and none of 10."""
+    some, none = success_interval(8, 10), success_interval(0, 10)
+    assert (some.mean, none.mean) == (0.8, 0.0)
+    assert (some.low, some.high) == pytest.approx((0.4902, 0.9433), abs=1e-3)
+    assert (none.low, none.high) == pytest.approx((0.0, 0.2775), abs=1e-3)

@@ -1,0 +1,96 @@
+"""How surprised a model was, as a page and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from worldmodel.apps import plots
+from worldmodel.apps.bench.output import Row, make_folder, markdown_table, provenance_lines, write_all
+from worldmodel.apps.progress import console
+
+Traces = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, int]]]
+_BEFORE, _AFTER = 4, 10  # agent steps that the picture shows around a violation
+_MAX_COLUMNS = 3
+
+
+def write_report(
+    folder: Path, task: str, rows: Sequence[Row], traces: Traces, record: Mapping[str, Any], *, window: int
+) -> None:
+    """Table, page, picture and provenance, and the table on the terminal. Errors: `RunError`."""
+    table = markdown_table(
+        ["violation", "what", "pairs", "AUROC", "surprise, times the plain one", "p (paired t-test of logs)"],
+        [
+            [
+                row["violation"].replace("_", " "),
+                row["meaning"],
+                row["pairs"],
+                f"{row['auroc']:.3f}",
+                f"{row['ratio']:.2f}",
+                "-" if row["p_value"] is None else f"{row['p_value']:.1e}",
+            ]
+            for row in rows
+        ],
+    )
+    lines = [f"# What surprises {task}'s model", "", *provenance_lines(record), ""]
+    lines += [
+        "Each episode is played twice with the same start and actions: as it happens, and with one "
+        "violation. Surprise is the squared error of the predicted embedding; the highest of "
+        f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
+        "more than a plain one (0.5: chance).",
+        "",
+        *table,
+        "",
+        "![surprise around each violation](surprise.png)",
+        "",
+    ]
+    path = write_all(
+        make_folder(str(folder)),
+        "surprise",
+        rows=rows,
+        record=record,
+        figure=_figure(rows, traces, task),
+        page="\n".join(lines),
+    )
+    console.print("\n".join(table))
+    console.print(f"report in {path}")
+
+
+def _figure(rows: Sequence[Row], traces: Traces, task: str) -> Figure:
+    num_columns = min(_MAX_COLUMNS, len(rows))
+    num_rows = -(-len(rows) // num_columns)
+    figure = Figure(figsize=(3.6 * num_columns, 2.8 * num_rows), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(rows) :]:
+        axes.set_visible(False)
+    steps = np.arange(-_BEFORE, _AFTER)
+    for axes, row in zip(grid.flat, rows, strict=False):
+        plain, violated, at = zip(*traces[row["violation"]], strict=True)
+        for label, color, kind in (
+            ("as it happens", plots.REAL, plain),
+            ("violated", plots.IMAGINED, violated),
+        ):
+            around = np.stack([_around(trace, step) for trace, step in zip(kind, at, strict=True)])
+            there = np.isfinite(around).any(0)
+            low, middle, high = np.nanpercentile(around[:, there], [25, 50, 75], axis=0)
+            axes.fill_between(steps[there], low, high, color=color, alpha=0.2, linewidth=0)
+            axes.plot(steps[there], middle, color=color, label=label)
+        axes.axvline(0, color=plots.MUTED, linewidth=0.8)
+        axes.set(yscale="log", title=f"{row['violation'].replace('_', ' ')} (AUROC {row['auroc']:.2f})")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("surprise")
+    grid[0, 0].legend(frameon=False, fontsize=8)
+    figure.supxlabel(f"agent steps from the violation on ({task})", fontsize=9)
+    return figure
+
+
+def _around(trace: np.ndarray, at: int) -> np.ndarray:
+    """The steps about `at`; NaN where there are none."""
+    found = np.full(_BEFORE + _AFTER, np.nan)
+    for offset in range(-_BEFORE, _AFTER):
+        if 0 <= at + offset < len(trace):
+            found[offset + _BEFORE] = trace[at + offset]
+    return found

@@ -1,0 +1,19 @@
+"""Which model a size asks for, and which trainer a model: with rewards, or without."""
+
+from worldmodel.model import LatentModel, WorldModel, WorldModelSize
+from worldmodel.training.jepa_trainer import JepaTrainer
+from worldmodel.training.return_trainer import ReturnTrainer
+from worldmodel.training.settings import TrainerSettings
+from worldmodel.training.trainer import Trainer
+
+
+def make_model(size: WorldModelSize) -> LatentModel:
+    """A fresh model of the kind that `size` says."""
+    return WorldModel(size) if size.predicts_return else LatentModel(size)
+
+
+def make_trainer(model: LatentModel, settings: TrainerSettings, *, seed: int) -> Trainer:
+    """The trainer of a model's kind."""
+    if isinstance(model, WorldModel):
+        return ReturnTrainer(model, settings, seed=seed)
+    return JepaTrainer(model, settings, seed=seed)
