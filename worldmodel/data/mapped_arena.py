@@ -15,7 +15,7 @@ from worldmodel.data.compressed import CompressedRows
 from worldmodel.data.shard import MERGED_SUFFIX, ShardHeader, map_column, read_header
 from worldmodel.errors import DatasetError
 
-_MAX_NUM_MAPS = 512
+_MAX_NUM_MAPS = 8192
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,19 @@ class MappedArena:
 
 
 def _max_num_files() -> int:
-    """How many files this process may have open."""
+    """How many files this process may have open; the soft limit is raised first, as far as that may be."""
     try:
         import resource
     except ImportError:  # Windows
         return 2 * _MAX_NUM_MAPS
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 2 * _MAX_NUM_MAPS if limit == resource.RLIM_INFINITY else limit
+    wanted = 2 * _MAX_NUM_MAPS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        # As Go's runtime does: the usual soft limit of 1024 is kept for programs that call select().
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    except (OSError, ValueError):
+        return soft
+    return raised
