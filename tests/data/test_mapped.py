@@ -120,15 +120,37 @@ def test_the_map_that_was_used_longest_ago_is_closed(path, monkeypatch):
     assert [sorted(path.glob("shards/*")).index(shard) for shard in opened] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("limit", "num_maps"), [(10, 5), (10**6, 12), (-1, 12)])
-def test_half_of_the_files_that_may_be_open_are_left_to_others(path, monkeypatch, limit, num_maps):
+@pytest.mark.parametrize(
+    ("soft", "hard", "is_allowed", "num_maps", "raised"),
+    [
+        (10, 10, True, 5, 10),
+        (10, 20, True, 10, 20),
+        (10, 10**6, True, 12, 24),
+        (10, -1, True, 12, 24),
+        (10, 10**6, False, 5, 24),
+        (10**6, 10**6, True, 12, None),
+        (-1, -1, True, 12, None),
+    ],
+)
+def test_the_limit_of_files_is_raised_and_half_is_left_to_others(
+    path, monkeypatch, soft, hard, is_allowed, num_maps, raised
+):
     resource = pytest.importorskip("resource")
     assert resource.RLIM_INFINITY == -1
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    asked = []
+
+    def set_limit(kind, limits):
+        asked.append(limits)
+        if not is_allowed:
+            raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
     monkeypatch.setattr(mapped_arena, "_MAX_NUM_MAPS", 12)
     dataset = EpisodeDataset.open(path, in_memory=False)
     assert len(list(dataset)) == 6  # in 4 shards of 6 columns
     assert len(dataset._arena._maps) == num_maps
+    assert asked == ([] if raised is None else [(raised, hard)])
 
 
 def test_an_heir_with_other_episodes_is_none(path):
