@@ -38,7 +38,13 @@ AGENTS = {
     "zero": "no action",
     "oracle": "plans at every step in the simulator itself, with the task's own reward",
 }
-COLORS = {"planner": "#e4572e", "open_loop": "#f2a541", "oracle": "#1f3b57"}
+COLORS = {
+    "planner": "#e4572e",
+    "open_loop": "#f2a541",
+    "random": "#9aa5b1",
+    "zero": "#8d6a9f",
+    "oracle": "#1f3b57",
+}
 
 
 class OpenLoopAgent:
@@ -180,7 +186,7 @@ def _figure(rows: list[Row], task: str) -> Figure:
         counts = [0, *map(int, str(row["num_solved_by_step"]).split())]
         share = np.array(counts) / row["episodes"]
         label = row["agent"].replace("_", " ")
-        axes.step(range(len(share)), share, where="post", label=label, color=COLORS.get(row["agent"]))
+        axes.step(range(len(share)), share, where="post", label=label, color=COLORS[row["agent"]])
     axes.set(xlabel="agent steps", ylabel="solved by then", title=task, ylim=(-0.02, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
