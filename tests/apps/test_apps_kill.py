@@ -31,6 +31,7 @@ def kill_again_and_again(arguments, dataset: Path, chance: random.Random) -> Non
         if number % 2:
             deadline = time.monotonic() + MAX_START_S
             while shards(dataset) == before and time.monotonic() < deadline:
+                assert process.poll() is None, process.communicate()
                 time.sleep(0.01)
             time.sleep(chance.uniform(0.0, 1.0))
         else:
@@ -58,16 +59,17 @@ def test_training(tmp_path):
     run_dir = tmp_path / "run"
     first = ["train", f"task={toy_tasks.POINT}", f"run_dir={run_dir}", *toy_tasks.TINY_TRAINING]
     first += ["env_steps=1000000", "eval_every=2000"]
+    resume = ["train", f"task={toy_tasks.POINT}", f"run_dir={run_dir}", "resume=true"]
 
     def arguments(dataset: Path) -> list[str]:
-        return ["train", f"run_dir={run_dir}", "resume=true"] if (run_dir / "config.json").exists() else first
+        return resume if (run_dir / "config.json").exists() else first
 
     kill_again_and_again(arguments, run_dir / "dataset", random.Random(1))
     num_episodes = len(shards(run_dir / "dataset"))
     assert num_episodes > 0
     reached = load_checkpoint(run_dir).info["env_steps"]
     target = max(reached, num_episodes * toy_tasks.POINT_STEPS) + 200
-    assert main(["train", f"run_dir={run_dir}", "resume=true", f"env_steps={target}"]) == 0
+    assert main([*resume, f"env_steps={target}"]) == 0
     checkpoint = load_checkpoint(run_dir)
     assert checkpoint.info["env_steps"] >= target
     assert checkpoint.info["num_episodes"] == len(EpisodeDataset.open(run_dir / "dataset"))
