@@ -85,11 +85,7 @@ class GoalForesight:
         if self._goal is None:
             self._goal = self.model.embed(to_tensors(self._goals(), self.device))
         goal = self._goal.expand(len(latent), -1)
-        return Outlook(score=partial(_scored, self._score, latent, goal), propose=None)
-
-
-def _scored(score: Any, latent: torch.Tensor, goal: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    return score(latent, goal, candidates)  # type: ignore[no-any-return]
+        return Outlook(score=partial(self._score, latent, goal), propose=None)
 
 
 @dataclass(frozen=True)

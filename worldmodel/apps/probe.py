@@ -62,13 +62,9 @@ def run_probe(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
     found["observation"] = [_seen(run.model, episode)[:: config["every"]] for episode in episodes]
     names, targets = _targets(run, episodes, config["every"])
     rows = _fit(config, found, names, targets, is_held_out)
-    write_report(folder_of(config, run.directory), run.task, rows, record)
+    folder = Path(config["output"]) if config["output"] else run.directory / "probe"
+    write_report(folder, run.task, rows, record)
     return rows
-
-
-def folder_of(config: dict[str, Any], run_dir: Path) -> Path:
-    """Where the report goes."""
-    return Path(config["output"]) if config["output"] else run_dir / "probe"
 
 
 def _episodes(config: dict[str, Any], run: TrainedRun) -> list[Episode]:

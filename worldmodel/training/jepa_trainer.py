@@ -1,7 +1,6 @@
 """Training a model without rewards: to predict what it will see, where it embeds it."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,15 +27,8 @@ class JepaTrainer(Trainer):
             self.target_encoder = copy.deepcopy(model.encoder).requires_grad_(False)
             self.target_encoder.share_statistics(model.encoder)  # type: ignore[arg-type]
             self.targets = {"target_encoder": self.target_encoder}
-        encoder = list(model.encoder.parameters())
-        apart = {id(parameter) for parameter in encoder}
-        rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-        groups: list[dict[str, Any]] = [
-            {"params": encoder, "lr": settings.encoder_learning_rate},
-            {"params": rest},
-        ]
         self.model_optimizer = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True
+            self._groups(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True
         )
         self.optimizers = {"model_optimizer": self.model_optimizer}
         self._loss = objectives.jepa_loss

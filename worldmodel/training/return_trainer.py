@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodel.data import Batch
 from worldmodel.model import Acceleration, WorldModel
@@ -26,15 +26,7 @@ class ReturnTrainer(Trainer):
         self._value_scale = torch.ones((), device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
         policy = list(model.policy.parameters())
-        encoder = list(model.encoder.parameters())
-        apart = {id(parameter) for parameter in policy + encoder}
-        rest: list[nn.Parameter] = [
-            parameter for parameter in model.parameters() if id(parameter) not in apart
-        ]
-        groups: list[dict[str, Any]] = [
-            {"params": encoder, "lr": settings.encoder_learning_rate},
-            {"params": rest},
-        ]
+        groups = self._groups(apart=policy)
         self.model_optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.policy_optimizer = torch.optim.Adam(policy, lr=settings.learning_rate, eps=1e-5, fused=True)
         self.optimizers = {

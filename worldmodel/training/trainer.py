@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -66,6 +66,13 @@ class Trainer(ABC):
 
     def restore_numbers(self, numbers: Mapping[str, Any]) -> None:  # noqa: B027  (there may be none)
         """Go on from what `numbers` gave."""
+
+    def _groups(self, *, apart: Iterable[nn.Parameter] = ()) -> list[dict[str, Any]]:
+        """The parameters for an optimizer: the encoder with a rate of its own, the rest; none of `apart`."""
+        encoder = list(self.model.encoder.parameters())
+        left_out = {id(parameter) for parameter in (*encoder, *apart)}
+        rest = [parameter for parameter in self.model.parameters() if id(parameter) not in left_out]
+        return [{"params": encoder, "lr": self.settings.encoder_learning_rate}, {"params": rest}]
 
     def _check(self, batch: Batch) -> None:
         if batch.horizon != self.window:

@@ -74,7 +74,8 @@ class Timed:
     """An agent whose decisions are timed."""
 
     def __init__(self, agent: Agent) -> None:
-        self._agent, self.seconds = agent, [0.0]
+        self._agent = agent
+        self.seconds: list[float] = []
         self.reset = agent.reset
 
     def act(self, observation: Observation) -> Decision:
@@ -116,7 +117,7 @@ def _measure(name: str, run: TrainedRun, config: dict[str, Any]) -> Row:
     try:
         agent = Timed(_agent(name, run, config, trial))
         attempts = trial.play(agent)
-        per_plan = len(agent.seconds) - 1, trial.env.num_envs
+        num_decisions = len(agent.seconds) * trial.env.num_envs
     finally:
         trial.close()
     solved = [attempt.num_steps for attempt in attempts if attempt.is_solved]
@@ -128,7 +129,7 @@ def _measure(name: str, run: TrainedRun, config: dict[str, Any]) -> Row:
         "success_low": interval.low,
         "success_high": interval.high,
         "median_steps": float(np.median(solved)) if solved else None,
-        "cpu_ms_per_decision": sum(agent.seconds) * 1e3 / (per_plan[0] * per_plan[1]),
+        "cpu_ms_per_decision": sum(agent.seconds) * 1e3 / num_decisions,
         "num_solved_by_step": " ".join(map(str, _solved_by(attempts))),
     }
 
