@@ -8,6 +8,7 @@ from torch import Tensor
 from worldmodel.data import Batch
 from worldmodel.model import Acceleration, LatentModel
 from worldmodel.training import objectives
+from worldmodel.training.augmentation import jitter_hues
 from worldmodel.training.regularizers import random_directions, spread
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
@@ -45,6 +46,8 @@ class JepaTrainer(Trainer):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model, from windows of `window` steps."""
         self._check(batch)
+        if self.settings.hue_jitter > 0 and "pixels" in batch.observation:
+            batch = jitter_hues(batch, self.settings.hue_jitter, self.generator)
         dim = self.model.size.latent_dim
         directions = random_directions(self.settings.num_directions, dim, self.generator)
         loss, metrics = self._loss(

@@ -12,7 +12,8 @@ class TrainerSettings:
 
     The defaults of `WorldModel`s are TD-MPC2's. From `prediction_coefficient` on, what serves models without
     rewards: their prediction loss, and what keeps embeddings apart (`regularizers`); with `predicts_average`
-    the targets are of an average of earlier encoders, which moves by `target_rate`.
+    the targets are of an average of earlier encoders, which moves by `target_rate`. `hue_jitter` is how far
+    around the colour wheel each image is turned at random (`augmentation.jitter_hues`).
     """
 
     learning_rate: float = 3e-4
@@ -38,6 +39,7 @@ class TrainerSettings:
     inverse_coefficient: float = 0.0
     straightening_coefficient: float = 0.0
     predicts_average: bool = False
+    hue_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         """Check ranges. Errors: `ConfigError`."""
@@ -48,6 +50,10 @@ class TrainerSettings:
             raise ConfigError(
                 f"training average_fraction={self.average_fraction}: must be at least 0 (the latest weights) "
                 "and at most 1 (the mean of all)"
+            )
+        if not 0 <= self.hue_jitter <= 1:
+            raise ConfigError(
+                f"training hue_jitter={self.hue_jitter}: must be at least 0 and at most 1 (all hues)"
             )
         for name in ("discount", "rho", "target_rate"):
             if not 0 < getattr(self, name) <= 1:
