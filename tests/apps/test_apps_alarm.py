@@ -68,15 +68,12 @@ def cartpole():
         observation, _ = env.reset()
         agent.reset()
         watch.reset()
-        watch.see(observation)
         for step in range(200):
             if step == at:
                 change(env.task_envs[0])
-            action = agent.act(observation).action
-            watch.note(action)
-            observation, *_ = env.step(action)
-            watch.see(observation)
-        return watch.summary()
+            observation, *_ = env.step(watch.act(agent, observation))
+        watch.end(observation)
+        return watch.episodes[-1]
 
     ordinary = Watch(Monitor(run.model))
     episodes = []
@@ -136,10 +133,10 @@ def test_control_measures_what_is_ordinary_once_and_tells_of_alarms(run_dir, cap
     assert kept["thresholds"] == alarm["thresholds"]
     assert kept["num_episodes"] == 9
     assert alarm["thresholds"].keys() == {"surprise", "lasting_surprise"}
-    assert [each.keys() for each in alarm["episodes"]] == [{"share", "first_step", "highest"}] * 2
+    assert [each.keys() for each in alarm["episodes"]] == [{"share", "first_step", "level", "highest"}] * 2
     for each in alarm["episodes"]:
         over = any(top["value"] > alarm["thresholds"][name] for name, top in each["highest"].items())
-        assert over == (each["first_step"] is not None)
+        assert over == (each["first_step"] is not None) == (each["level"]["value"] > 1)
     played = []
     play = control_module._play
     monkeypatch.setattr(control_module, "_play", lambda *args, **kw: played.append(1) or play(*args, **kw))

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import envs
 from worldmodel.analysis.surprise import Signals
 from worldmodel.apps.agent import Agent
-from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm, told
+from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm
 from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.foresight import Foresight, OracleForesight
@@ -61,8 +60,6 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         returns: list[float] = []
         seconds: list[float] = []
         num_solved = 0
-        alarms: list[dict[str, Any]] = []
-        levels: list[list[float]] = []
         with (
             filming as video,
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
@@ -72,9 +69,6 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
-                if watch is not None:
-                    alarms.append(watch.summary())
-                    levels.append(watch.levels)
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
@@ -93,12 +87,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     if success is not None:
         result["success"] = success.to_json()
     if watch is not None:
-        result["alarm"] = {
-            "mode": config["alarm"],
-            "rate": config["alarm_rate"],
-            "thresholds": watch.limits,
-            "episodes": alarms,
-        }
+        result["alarm"] = {"mode": config["alarm"], "rate": config["alarm_rate"], **watch.to_json()}
     try:
         if not config["video"]:
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
@@ -110,7 +99,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
     console.print(f"decision {latency(seconds, period_s)}")
     if watch is not None:
-        console.print(f"alarm    {told(alarms, levels)}")
+        console.print(f"alarm    {watch.told()}")
     if says_where:
         console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
     return result
@@ -135,23 +124,17 @@ def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch 
     while not is_over:
         frame = env.render()[0] if video is not None and video.wants_frame else None
         began = time.perf_counter()
-        if watch is not None:
-            watch.see(observation)
-        is_stopping = watch is not None and watch.is_stopping
-        action = np.zeros(env.action_space.shape) if is_stopping else agent.act(observation).action
-        if watch is not None:
-            watch.note(action)
-        if not is_stopping:
+        action = agent.act(observation).action if watch is None else watch.act(agent, observation)
+        if watch is None or not watch.is_stopping:
             seconds.append(time.perf_counter() - began)
-        level = None if watch is None else watch.level
         observation, reward, terminated, truncated, _ = env.step(action)
         episode_return += float(reward[0])
         is_over = bool(terminated[0] or truncated[0])
         is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
         if video is not None:
-            video.add(frame, episode_return, seconds[-1], level)
+            video.add(frame, episode_return, seconds[-1], None if watch is None else watch.level)
     if watch is not None:
-        watch.see(observation)
+        watch.end(observation)
     return Played(episode_return, seconds, is_solved)
 
 
