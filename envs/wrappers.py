@@ -73,6 +73,13 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         return self._action_repeat
 
     @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """What actions of -1 and of 1 are to the task's actuators, in their own units: (A,) each."""
+        space = self._loaded.env.unwrapped.action_space
+        assert isinstance(space, spaces.Box)
+        return space.low.astype(np.float64), space.high.astype(np.float64)
+
+    @property
     def control_period_s(self) -> float | None:
         """Seconds between two decisions; None where the environment does not say."""
         step_s = self._loaded.env_step_s

@@ -80,11 +80,11 @@ class ImaginingForesight(ABC):
 
     def outlook(self, observation: Observation) -> Outlook:
         """Encode once, then imagine."""
-        return self._outlook(self._memory.see(to_tensors(observation, self.device)))
+        return self.outlook_from(self._memory.see(to_tensors(observation, self.device)))
 
     @abstractmethod
-    def _outlook(self, latent: Tensor) -> Outlook:
-        """From latents (B, L)."""
+    def outlook_from(self, latent: Tensor) -> Outlook:
+        """From latents (B, L), whatever was seen."""
 
 
 class LearnedForesight(ImaginingForesight):
@@ -107,7 +107,8 @@ class LearnedForesight(ImaginingForesight):
         self._estimate = partial(estimate, discount=discount, disagreement_weight=disagreement_weight)
         self._propose = acceleration.of(propose, self.device)
 
-    def _outlook(self, latent: Tensor) -> Outlook:
+    def outlook_from(self, latent: Tensor) -> Outlook:
+        """Returns from these latents, and the policy's proposals."""
         return Outlook(
             score=partial(self._estimate, self.model, latent),
             propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),

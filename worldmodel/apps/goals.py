@@ -69,7 +69,8 @@ class GoalForesight(ImaginingForesight):
             self._goal = None
 
     @torch.no_grad()
-    def _outlook(self, latent: torch.Tensor) -> Outlook:
+    def outlook_from(self, latent: torch.Tensor) -> Outlook:
+        """How near the goals come from these latents."""
         if self._goal is None:
             self._goal = self.model.embed(to_tensors(self._goals(), self.device))
         goal = self._goal.expand(len(latent), -1)

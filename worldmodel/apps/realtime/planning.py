@@ -1,0 +1,287 @@
+"""Planning in the background: for the moment at which the plan can act, not for the one that was seen."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import envs
+from worldmodel.apps.agent import PlanningAgent
+from worldmodel.apps.foresight import ImaginingForesight, OracleForesight, Outlook
+from worldmodel.apps.memory import Observation, to_tensors
+from worldmodel.apps.realtime.robot import Sighting
+from worldmodel.errors import RunError
+
+_START_TIMEOUT_S = 120.0
+Actions = Mapping[int, np.ndarray]  # what was told to be done in each step, in [-1, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to plan.
+
+    - `start_step`: the step in which the plan's first action will act.
+    - `sightings`: what was seen since the last job, oldest first.
+    - `actions`: what has been told since then, up to the step before `start_step`.
+    - `deadline_s`: by when the plan is needed (`time.monotonic()`); None: it takes what it takes.
+    - `stall_s`: hang for so long first (a fault that was asked for).
+    """
+
+    start_step: int
+    sightings: tuple[Sighting, ...]
+    actions: Actions
+    deadline_s: float | None = None
+    stall_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """The plan for a job: actions (H, A) from `start_step` on; iterations and seconds that it took."""
+
+    start_step: int
+    actions: np.ndarray
+    num_iterations: int
+    seconds: float
+
+
+class Belief(Protocol):
+    """Where the robot is, and where it will be, as far as one can know."""
+
+    def reset(self, seed: int) -> None:
+        """A new episode."""
+
+    def see(self, sighting: Sighting, actions: Actions) -> None:
+        """Take in what was seen; what is older than what is known already tells nothing new."""
+
+    def outlook(self, step: int, actions: Actions) -> Outlook:
+        """From where it will be in that step, having done `actions` until then."""
+
+
+class LatentBelief:
+    """In a learned model's latent space: sightings that are missing, and what is to come, are imagined.
+
+    `on_reset` is told the seed of each new episode.
+    """
+
+    def __init__(
+        self, foresight: ImaginingForesight, on_reset: Callable[[int], None] = lambda seed: None
+    ) -> None:
+        self._foresight, self._model, self._on_reset = foresight, foresight.model, on_reset
+        self._latent: Tensor | None = None
+        self._step = 0
+
+    def reset(self, seed: int) -> None:
+        """A new episode."""
+        self._on_reset(seed)
+        self._foresight.reset()
+        self._latent = None
+
+    @torch.no_grad()
+    def see(self, sighting: Sighting, actions: Actions) -> None:
+        """Take it in."""
+        if self._latent is not None and sighting.step <= self._step:
+            return
+        batch: Observation = {key: np.asarray(value)[None] for key, value in sighting.observation.items()}
+        embedding = self._model.embed(to_tensors(batch, self._foresight.device))
+        if self._latent is None:
+            self._latent = self._model.layout.start(embedding)
+        else:
+            before = self._imagined(sighting.step - 1, actions)
+            done = self._action(actions[sighting.step - 1])
+            self._latent = self._model.layout.advance(before, done, embedding)
+        self._step = sighting.step
+
+    @torch.no_grad()
+    def outlook(self, step: int, actions: Actions) -> Outlook:
+        """Imagine forward, then look from there."""
+        return self._foresight.outlook_from(self._imagined(step, actions))
+
+    def _imagined(self, step: int, actions: Actions) -> Tensor:
+        latent = self._latent
+        assert latent is not None
+        for index in range(self._step, step):
+            latent = self._model.step(latent, self._action(actions[index]))
+        return latent
+
+    def _action(self, action: np.ndarray) -> Tensor:
+        assert self._latent is not None
+        return torch.from_numpy(np.asarray(action, np.float32)).to(self._latent)[None]
+
+
+class PhysicsBelief:
+    """In a simulator of one's own, from the physics state that a simulated robot shows."""
+
+    def __init__(self, env: envs.SyncTaskVectorEnv, foresight: OracleForesight) -> None:
+        self._env, self._foresight = env, foresight
+        self._state: np.ndarray | None = None
+        self._seed = self._step = 0
+
+    def reset(self, seed: int) -> None:
+        """A new episode: what a reset draws into the model (a target's place) is drawn alike."""
+        self._seed, self._state = seed, None
+        self._env.reset(seed=[seed])
+
+    def see(self, sighting: Sighting, actions: Actions) -> None:
+        """Take it in."""
+        if self._state is None or sighting.step > self._step:
+            self._state, self._step = sighting.physics_state, sighting.step
+
+    def outlook(self, step: int, actions: Actions) -> Outlook:
+        """Play forward, then look from there."""
+        assert self._state is not None
+        env = self._env.task_envs[0]
+        env.set_physics_state(self._state)
+        observation: Any = None
+        for index in range(self._step, step):
+            observation, _, terminated, truncated, _ = env.step(actions[index])
+            if terminated or truncated:  # of the steps played here in all, not of the robot's
+                state = env.physics_state()
+                env.reset(seed=self._seed)
+                env.set_physics_state(state)
+        return self._foresight.outlook(
+            {} if observation is None else {k: v[None] for k, v in observation.items()}
+        )
+
+
+class PlannerSource(Protocol):
+    """Makes a planner where it will work; must be picklable to go to another process."""
+
+    def build(self) -> tuple[PlanningAgent, Belief]:
+        """The planner, and where it looks from."""
+
+
+class BackgroundPlanner:
+    """One planner at work beside the loop: asked, it answers when it is done. One job at a time.
+
+    - `where`: a `process` of its own, or a `thread` of this one.
+    """
+
+    def __init__(self, source: PlannerSource, where: Literal["process", "thread"] = "process") -> None:
+        self.is_busy = False
+        self._connection, theirs = multiprocessing.Pipe()
+        if where == "thread":
+            worker: Any = threading.Thread(target=_work, args=(theirs, source), daemon=True, name="planner")
+        else:
+            context = multiprocessing.get_context("spawn")
+            worker = context.Process(target=_work, args=(theirs, source), daemon=True, name="planner")
+        self._worker = worker
+        worker.start()
+        if where == "process":
+            theirs.close()
+        self._answer(_START_TIMEOUT_S)
+
+    @property
+    def readable(self) -> Connection:
+        """What can be waited for."""
+        return self._connection
+
+    def reset(self, seed: int) -> None:
+        """A new episode; what is being planned is thrown away."""
+        if self.is_busy:
+            self._answer(_START_TIMEOUT_S)
+            self.is_busy = False
+        self._tell(seed)
+        self._answer(_START_TIMEOUT_S)
+
+    def ask(self, job: Job) -> None:
+        """Plan this. Never waits."""
+        self._tell(job)
+        self.is_busy = True
+
+    def read(self) -> Planned | None:
+        """The plan, once it is there. Never waits."""
+        if not self.is_busy or not self._connection.poll():
+            return None
+        return self.wait()
+
+    def wait(self) -> Planned:
+        """The plan, when it is there."""
+        planned: Planned = self._answer(_START_TIMEOUT_S)
+        self.is_busy = False
+        return planned
+
+    def close(self) -> None:
+        """End its work."""
+        with suppress(OSError):  # it may have ended already
+            self._connection.send(None)
+        self._worker.join(5)
+        if isinstance(self._worker, threading.Thread):
+            return
+        if self._worker.is_alive():
+            self._worker.kill()
+
+    def _tell(self, what: int | Job) -> None:
+        try:
+            self._connection.send(what)
+        except OSError as error:
+            raise RunError("the planner's process ended") from error
+
+    def _answer(self, timeout_s: float) -> Any:
+        try:
+            if not self._connection.poll(timeout_s):
+                raise RunError(f"the planner did not answer within {timeout_s:.0f} s")
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise RunError("the planner's process ended") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _work(connection: Connection, source: PlannerSource) -> None:
+    """The worker: resets (a seed), jobs, and None at the end."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C comes to all; the parent ends us
+        torch.set_num_threads(1)
+    try:
+        agent, belief = source.build()
+        connection.send(None)
+        actions: dict[int, np.ndarray] = {}
+        previous_step: int | None = None
+        while (task := connection.recv()) is not None:
+            if isinstance(task, int):
+                agent.reset()
+                belief.reset(task)
+                actions, previous_step = {}, None
+                connection.send(None)
+                continue
+            connection.send(_planned(agent, belief, task, actions, previous_step))
+            previous_step = task.start_step
+    except (EOFError, OSError):
+        pass  # the parent is gone
+    except Exception as error:  # told where it is asked for
+        connection.send(error)
+
+
+def _planned(
+    agent: PlanningAgent, belief: Belief, job: Job, actions: dict[int, np.ndarray], previous_step: int | None
+) -> Planned:
+    began = time.perf_counter()
+    time.sleep(job.stall_s)
+    actions |= job.actions
+    for sighting in job.sightings:
+        belief.see(sighting, actions)
+    for step in [step for step in actions if step < job.sightings[-1].step - 1000]:
+        del actions[step]
+    deadline = None if job.deadline_s is None else time.perf_counter() + job.deadline_s - time.monotonic()
+    num_steps_on = 1 if previous_step is None else job.start_step - previous_step
+    plan = agent.plan_from(
+        belief.outlook(job.start_step, actions), 1, num_steps_on=num_steps_on, deadline=deadline
+    )
+    return Planned(
+        start_step=job.start_step,
+        actions=plan.actions[0].clamp(-1, 1).cpu().numpy(),
+        num_iterations=plan.num_iterations,
+        seconds=time.perf_counter() - began,
+    )
