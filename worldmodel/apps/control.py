@@ -3,9 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +20,10 @@ from worldmodel.apps.goals import GoalForesight, goals_of, has_goals
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval, success_interval
-from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
+from worldmodel.apps.subject import Subject
+from worldmodel.apps.trained import make_agent
 from worldmodel.apps.video import ControlVideo, check_drawable
-from worldmodel.errors import ConfigError, RunError
+from worldmodel.errors import RunError
 from worldmodel.files import write_json
 from worldmodel.model import WorldModel
 
@@ -43,19 +43,22 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     positive(config, "episodes", "num_threads")
     not_negative(config, "seed", "disagreement_weight")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
-    run, task, env_config = _subject(config)
-    output = _output(config, run, task)
-    env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
+    subject = Subject.of(config)
+    run, task = subject.run, subject.task
+    check_alarm(config, has_model=run is not None)
+    env = build_env(
+        task, subject.env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync"
+    )
     try:
-        new_agent = partial(_agent, config, env, run)
+        new_agent = partial(_agent, subject, env)
         period_s: float | None = env.control_period_s
         agent = new_agent()
-        _make_folder(output)
+        output = subject.output()
         _warm_up(env, new_agent(), config["seed"])
         if config["video"]:
             check_drawable(env)
-        watch = _watch(config, run, task, env_config)
-        title = f"{task}   {_acting(config, run)}"
+        watch = _watch(subject)
+        title = f"{task}   {subject.acting}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
@@ -74,10 +77,10 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         env.close()
     result = {
         "task": task,
-        "model": "oracle" if _is_oracle(config) else "learned" if run else None,
+        "model": "oracle" if subject.is_oracle else "learned" if run else None,
         "checkpoint": None if run is None else str(run.checkpoint.path),
         "agent": config["agent"],
-        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
+        "planner": subject.planner_config if subject.has_planner else None,
         "seed": config["seed"],
         "returns": returns,
         "return": mean_interval(returns).to_json(),
@@ -149,21 +152,21 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
     env.reset(seed=list(env.env_seeds))
 
 
-def _watch(
-    config: dict[str, Any], run: TrainedRun | None, task: str, env_config: dict[str, Any]
-) -> Watch | None:
+def _watch(subject: Subject) -> Watch | None:
     """What tells that the robot does not do what its model expects; ordinary episodes are played first.
 
     These, with starts of their own and the agent that is asked for, are kept with the run.
     """
+    config, run = subject.config, subject.run
     if config["alarm"] == "off" or run is None:
         return None
-    monitor, acting = Monitor(run.model), _acting(config, run)
+    monitor = Monitor(run.model)
 
     def ordinary(num_episodes: int) -> Iterator[Sequence[Signals]]:
-        env = build_env(task, env_config, num_envs=1, seed=_ORDINARY_SEED + config["seed"], how="sync")
+        seed = _ORDINARY_SEED + config["seed"]
+        env = build_env(subject.task, subject.env_config, num_envs=1, seed=seed, how="sync")
         try:
-            agent, watch = _agent(config, env, run), Watch(monitor)
+            agent, watch = _agent(subject, env), Watch(monitor)
             for _ in range(num_episodes):
                 _play(env, agent, watch=watch)
                 yield watch.trace
@@ -173,78 +176,29 @@ def _watch(
     about = {
         "model": run.checkpoint.state["digest"],
         "agent": config["agent"],
-        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
+        "planner": subject.planner_config if subject.has_planner else None,
         "disagreement_weight": config["disagreement_weight"],
     }
-    limits = calibrated(run.directory / f"alarm-{acting}.json", about, config["alarm_rate"], ordinary)
+    path = run.directory / f"alarm-{subject.acting}.json"
+    limits = calibrated(path, about, config["alarm_rate"], ordinary)
     return Watch(monitor, limits, stops=config["alarm"] == "stop")
 
 
-def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, Any]]:
-    """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
-    run = open_accelerated(config)
-    check_alarm(config, has_model=run is not None)
-    if run is not None:
-        run = replace(run, disagreement_weight=config["disagreement_weight"])
-    if run is None and not _is_oracle(config) and config["agent"] in ("planner", "policy"):
-        raise ConfigError(
-            "checkpoint= is missing: give a run folder, or plan in the simulator itself with "
-            "model=oracle task=TASK"
-        )
-    task = config["task"] or (None if run is None else run.task)
-    if task is None:
-        raise ConfigError("task= is missing: name a task, such as task=cheetah-run")
-    # A learned model acts in the environment that it was trained in.
-    return run, task, config["env"] if run is None else run.config["env"]
-
-
-def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
-    if config["agent"] == "planner" and _is_oracle(config):
+def _agent(subject: Subject, env: Any) -> Agent:
+    config, run = subject.config, subject.run
+    if subject.has_planner and subject.is_oracle:
         foresight: Foresight = OracleForesight(
             env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
         )
-        return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
-    if config["agent"] == "planner" and run is not None and not isinstance(run.model, WorldModel):
+        return build_planning_agent(foresight, subject.planner_config, seed=config["seed"])
+    if subject.has_planner and run is not None and not isinstance(run.model, WorldModel):
         foresight = GoalForesight(
             run.model,
             goals_of(env),
             disagreement_weight=run.disagreement_weight,
             acceleration=run.acceleration,
         )
-        return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
+        return build_planning_agent(foresight, subject.planner_config, seed=config["seed"])
     return make_agent(
         config["agent"], action_dim(env), seed=config["seed"], run=run, planner_config=config.get("planner")
     )
-
-
-def _planner_config(config: dict[str, Any], run: TrainedRun | None) -> dict[str, Any]:
-    given: dict[str, Any] | None = config.get("planner")
-    if run is not None:
-        return run.planner_config(given)
-    if given is None or "name" not in given:
-        raise ConfigError("planner= is missing: name a planner, such as planner=icem")
-    return given
-
-
-def _acting(config: dict[str, Any], run: TrainedRun | None) -> str:
-    """What acts, in a word: the planner's name, or the agent's."""
-    if config["agent"] != "planner":
-        return str(config["agent"])
-    name = str(_planner_config(config, run)["name"])
-    return f"oracle-{name}" if _is_oracle(config) else name
-
-
-def _is_oracle(config: dict[str, Any]) -> bool:
-    return bool((config.get("model") or {}).get("name") == "oracle")
-
-
-def _output(config: dict[str, Any], run: TrainedRun | None, task: str) -> Path:
-    beside = Path("runs") / "control" / envs.canonical_task(task) if run is None else run.directory
-    return Path(config["output"]) if config["output"] else beside / f"control-{_acting(config, run)}"
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make output={output}: {error.strerror or error}") from error

@@ -1,0 +1,80 @@
+"""What acts, and in what: read from the keys `checkpoint`, `task`, `model`, `agent` and `planner`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import envs
+from worldmodel.apps.trained import TrainedRun, open_accelerated
+from worldmodel.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The trained run, if there is one, the task, and the settings of its environment."""
+
+    config: dict[str, Any]
+    run: TrainedRun | None
+    task: str
+    env_config: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "Subject":
+        """That of a `configs/control.yaml`. Errors: `ConfigError` where something is missing."""
+        run = open_accelerated(config)
+        if run is not None:
+            run = replace(run, disagreement_weight=config["disagreement_weight"])
+        if run is None and not _is_oracle(config) and config["agent"] in ("planner", "policy"):
+            raise ConfigError(
+                "checkpoint= is missing: give a run folder, or plan in the simulator itself with "
+                "model=oracle task=TASK"
+            )
+        task = config["task"] or (None if run is None else run.task)
+        if task is None:
+            raise ConfigError("task= is missing: name a task, such as task=cheetah-run")
+        # A learned model acts in the environment that it was trained in.
+        return cls(config, run, task, config["env"] if run is None else run.config["env"])
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it plans in the simulator itself."""
+        return _is_oracle(self.config)
+
+    @property
+    def has_planner(self) -> bool:
+        """Whether a planner acts."""
+        return bool(self.config["agent"] == "planner")
+
+    @property
+    def planner_config(self) -> dict[str, Any]:
+        """Its planner's. Errors: `ConfigError` where none is named."""
+        given: dict[str, Any] | None = self.config.get("planner")
+        if self.run is not None:
+            return self.run.planner_config(given)
+        if given is None or "name" not in given:
+            raise ConfigError("planner= is missing: name a planner, such as planner=icem")
+        return given
+
+    @property
+    def acting(self) -> str:
+        """What acts, in a word: the planner's name, or the agent's."""
+        if not self.has_planner:
+            return str(self.config["agent"])
+        name = str(self.planner_config["name"])
+        return f"oracle-{name}" if self.is_oracle else name
+
+    def output(self, suffix: str = "") -> Path:
+        """The folder for what is found, made. Errors: `RunError` where it cannot be."""
+        runs = Path("runs") / "control" / envs.canonical_task(self.task)
+        beside = runs if self.run is None else self.run.directory
+        given = self.config["output"]
+        output = Path(given) if given else beside / f"control-{self.acting}{suffix}"
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make output={output}: {error.strerror or error}") from error
+        return output
+
+
+def _is_oracle(config: dict[str, Any]) -> bool:
+    return bool((config.get("model") or {}).get("name") == "oracle")
