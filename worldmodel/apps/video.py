@@ -77,20 +77,24 @@ class ControlVideo:
         episode_return: float,
         latency_s: float | None,
         alarm_level: float | None = None,
+        fault: str | None = None,
     ) -> None:
         """One step: the picture (H, W, 3) if wanted, the return so far and, if known, the latency.
 
-        `alarm_level`: how far the model is surprised, as a multiple of its threshold.
+        `alarm_level`: how far the model is surprised, as a multiple of its threshold. `fault`: what went
+        wrong in this step, in a few words.
         """
         wants_frame, step = self.wants_frame, len(self._returns)
         self._returns.append(episode_return)
-        if alarm_level is not None and alarm_level > 1:
+        if fault is not None or (alarm_level is not None and alarm_level > 1):
             self._alarms.append(step)
         if frame is None or not wants_frame:
             return
         lines = caption(self._title, step, episode_return, latency_s, self._control_period_s)
         if alarm_level is not None:
             lines.append((f"surprise {alarm_level:5.2f} of alarm", _BAD if alarm_level > 1 else _GOOD))
+        if fault is not None:
+            lines.append((fault, _BAD))
         try:
             if self._writer is None:
                 self._writer = self._open()

@@ -16,6 +16,7 @@ from worldmodel.apps.realtime.robot import RobotInterface, Sighting
 
 OnMiss = Literal["play_on", "hold", "zero", "stop"]
 Kind = Literal["fresh", "earlier", "blind", "missed"]
+KINDS: tuple[Kind, ...] = ("fresh", "earlier", "blind", "missed")
 
 
 @dataclass(frozen=True, kw_only=True)

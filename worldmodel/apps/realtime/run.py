@@ -1,4 +1,4 @@
-"""`control realtime=true`: episodes with a robot that does not wait, and what came of them."""
+"""A simulated robot and a background planner, joined for some episodes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from worldmodel.apps.config import closest
+from worldmodel.apps.realtime.body import Lived
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits
 from worldmodel.apps.realtime.loop import Log, LoopSettings, RealtimeLoop
 from worldmodel.apps.realtime.planning import BackgroundPlanner
-from worldmodel.apps.realtime.simulated import Lived, SimulatedRobot
+from worldmodel.apps.realtime.simulated import SimulatedRobot
 from worldmodel.apps.realtime.source import ControlSource
-from worldmodel.apps.statistics import latency
 from worldmodel.errors import ConfigError
 
 ON_MISS = ("play_on", "hold", "zero", "stop")
@@ -99,59 +99,6 @@ class RealtimeControl:
         log = self._loop.live(self._seeds[episode])
         assert self._robot.lived is not None
         return RealtimeEpisode(self._robot.lived, log)
-
-
-def summary(episodes: list[RealtimeEpisode], period_s: float) -> dict[str, Any]:
-    """What the clock saw, over all episodes, for `control.json`.
-
-    - `latency`: from what was seen to the command made of it, of fresh plans.
-    - `share`: of the steps, by where their command came from (see `Told`).
-    - `interval_std_ms`: jitter: std of the time between two commands.
-    - `tick_lateness_ms`: how late the robot's own ticks were: the machine's fault.
-    """
-    logs = [episode.log for episode in episodes]
-    told = [each for log in logs for each in log.told]
-    late = np.array([late for episode in episodes for late in episode.lived.lateness_s] or [0.0])
-    intervals = np.concatenate([np.diff([each.time_s for each in log.told]) for log in logs])
-    seconds = [each.latency_s for each in told if each.latency_s is not None]
-    plans = [plan for log in logs for plan in log.plans]
-    kinds = ("fresh", "earlier", "blind", "missed")
-    counts = {kind: sum(each.kind == kind for each in told) for kind in kinds}
-    timing = latency(seconds, period_s) if seconds else None
-    return {
-        "period_ms": period_s * 1e3,
-        "num_steps": len(told),
-        "latency": None
-        if timing is None
-        else {
-            "p50_ms": timing.p50_ms,
-            "p95_ms": timing.p95_ms,
-            "p99_ms": timing.p99_ms,
-            "max_ms": timing.max_ms,
-        },
-        "num_missed": counts["missed"],
-        "share": {kind: count / len(told) for kind, count in counts.items()},
-        "longest_miss_steps": max((_longest_miss(log) for log in logs), default=0),
-        "num_stalls": sum(log.num_stalls for log in logs),
-        "num_stopped": sum(log.was_stopped for log in logs),
-        "interval_std_ms": float(intervals.std() * 1e3) if len(intervals) else None,
-        "tick_lateness_ms": {
-            "p50": float(np.percentile(late, 50) * 1e3),
-            "p99": float(np.percentile(late, 99) * 1e3),
-            "max": float(late.max() * 1e3),
-        },
-        "mean_iterations": float(np.mean([plan.num_iterations for plan in plans])) if plans else None,
-        "observations_seen": sum(log.num_seen for log in logs),
-    }
-
-
-def _longest_miss(log: Log) -> int:
-    """Of the steps that were missed one after the other."""
-    longest = now = 0
-    for each in log.told:
-        now = now + 1 if each.kind == "missed" else 0
-        longest = max(longest, now)
-    return longest
 
 
 def _check(loop: dict[str, Any]) -> None:

@@ -28,8 +28,9 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
 
 def _control(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.control import control
+    from worldmodel.apps.realtime.control import control_realtime
 
-    control(config)
+    (control_realtime if config["realtime"] else control)(config)
 
 
 def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
