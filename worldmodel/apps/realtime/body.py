@@ -20,13 +20,14 @@ from worldmodel.apps.realtime.robot import Sighting
 class Lived:
     """What the robot itself knows of an episode when it is over.
 
-    - `rewards`: of each step.
+    - `actions`, `rewards`: of each step; actions in [-1, 1], as they took effect.
     - `physics_states`: at each tick, for pictures of it afterwards; none without MuJoCo.
     - `lateness_s`: by how much each tick came after its time: the machine's fault, not the planner's.
     - `is_solved`: whether a goal was reached; None for tasks without.
     - `error`: why it ended, where it diverged.
     """
 
+    actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     physics_states: list[np.ndarray] = field(default_factory=list)
     lateness_s: list[float] = field(default_factory=list)
@@ -129,6 +130,7 @@ class _Episode:
             except envs.SimulationError as error:
                 lived.error = str(error)
                 break
+            lived.actions.append(action)
             lived.rewards.append(float(reward[0]))
             is_over = bool(terminated[0] or truncated[0])
             if self._env.task in envs.goal_task_names():

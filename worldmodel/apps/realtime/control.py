@@ -40,7 +40,7 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
     )
     try:
         if config["video"]:
-            check_drawable(env)
+            _check_filmable(env)
         output = subject.output("-realtime")
         seeds = _seeds(config["seed"], config["episodes"])
         source = ControlSource(
@@ -117,6 +117,18 @@ def _check(subject: Subject) -> None:
         )
 
 
+def _check_filmable(env: envs.TaskVectorEnv) -> None:
+    env.reset()  # some can draw nothing before
+    check_drawable(env)
+    try:
+        env.physics_states()
+    except envs.EnvError as error:
+        raise ConfigError(
+            f"video=true: in real time pictures are drawn afterwards, from physics states, and {env.task} "
+            "has none: give video=false"
+        ) from error
+
+
 def _seeds(seed: int, num_episodes: int) -> list[int]:
     return [int(word) for word in np.random.SeedSequence([seed]).generate_state(num_episodes)]
 
@@ -156,8 +168,8 @@ def _told(clock: dict[str, Any]) -> list[str]:
         lines.append(f"latency  {percentiles}  (from seen to told)")
     lines.append(
         f"commands {share['fresh']:.1%} of a plan made for their step, {share['earlier']:.1%} of one before, "
-        f"{share['blind']:.1%} unseen, {share['missed']:.1%} missed (at most {clock['longest_miss_steps']} steps "
-        "in a row)"
+        f"{share['blind']:.1%} unseen, {share['missed']:.1%} missed (at most "
+        f"{clock['longest_miss_steps']} in a row)"
     )
     lines.append(f"robot    its ticks were late by p50 {late['p50']:.1f} ms, p99 {late['p99']:.1f} ms")
     if clock["num_stalls"]:

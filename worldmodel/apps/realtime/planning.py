@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import envs
-from worldmodel.apps.agent import PlanningAgent
+from planners import Plan
 from worldmodel.apps.foresight import ImaginingForesight, OracleForesight, Outlook
 from worldmodel.apps.memory import Observation, to_tensors
 from worldmodel.apps.realtime.robot import Sighting
@@ -55,6 +55,7 @@ class Planned:
     seconds: float
 
 
+@runtime_checkable
 class Belief(Protocol):
     """Where the robot is, and where it will be, as far as one can know."""
 
@@ -64,7 +65,7 @@ class Belief(Protocol):
     def see(self, sighting: Sighting, actions: Actions) -> None:
         """Take in what was seen; what is older than what is known already tells nothing new."""
 
-    def outlook(self, step: int, actions: Actions) -> Outlook:
+    def outlook(self, step: int, actions: Actions) -> Any:
         """From where it will be in that step, having done `actions` until then."""
 
 
@@ -154,10 +155,22 @@ class PhysicsBelief:
         )
 
 
+@runtime_checkable
+class AheadPlanner(Protocol):
+    """Plans from where it is told to: a `PlanningAgent`."""
+
+    def reset(self) -> None:
+        """Forget the last plan."""
+
+    def plan_from(self, outlook: Any, size: int, *, num_steps_on: int, deadline: float | None) -> Plan:
+        """The plan from there, and from the last one `num_steps_on` steps later."""
+
+
+@runtime_checkable
 class PlannerSource(Protocol):
     """Makes a planner where it will work; must be picklable to go to another process."""
 
-    def build(self) -> tuple[PlanningAgent, Belief]:
+    def build(self) -> tuple[AheadPlanner, Belief]:
         """The planner, and where it looks from."""
 
 
@@ -265,7 +278,7 @@ def _work(connection: Connection, source: PlannerSource) -> None:
 
 
 def _planned(
-    agent: PlanningAgent, belief: Belief, job: Job, actions: dict[int, np.ndarray], previous_step: int | None
+    agent: AheadPlanner, belief: Belief, job: Job, actions: dict[int, np.ndarray], previous_step: int | None
 ) -> Planned:
     began = time.perf_counter()
     time.sleep(job.stall_s)
