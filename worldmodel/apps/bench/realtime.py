@@ -146,7 +146,7 @@ def _page(rows: list[Row], subject: Subject, config: dict[str, Any], record: dic
     lines += [f"- {name.replace('_', ' ')}: {LOOPS[name]}." for name in config["loops"]]
     lines += [
         "",
-        f"{config['episodes']} episodes of the same starts each; in brackets the 95 % interval. Latency: from "
+        f"{config["episodes"]} episodes of the same starts each; in brackets the 95 % interval. Latency: "
         "the tick that was seen to the command made of it. Missed: steps whose plan was late. Jitter: std of "
         "the time between two commands. Ticks: how late the simulated robot's own were (p99), which the "
         "machine is to blame for.",
