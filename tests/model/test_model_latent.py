@@ -12,6 +12,7 @@ KINDS = [
     {},
     {"history": 3},
     {"history": 3, "predictor": "transformer"},
+    {"history": 3, "predictor": "gru"},
     {"num_dynamics": 3},
     {"num_dynamics": 2, "history": 2, "latent_norm": "simnorm"},
     {"observes": ["pixels"], "state_dim": 0, "image_size": 32},
@@ -96,8 +97,9 @@ def test_with_a_history_of_one_a_latent_is_an_embedding():
     assert torch.equal(layout.over(over, torch.rand(1, 4, 3)), over)
 
 
-def test_the_transformer_looks_back_and_a_new_one_changes_nothing():
-    model = make(history=3, predictor="transformer")
+@pytest.mark.parametrize("predictor", ["transformer", "gru"])
+def test_a_predictor_over_the_history_looks_back(predictor):
+    model = make(history=3, predictor=predictor)
     latent, action = torch.randn(6, model.layout.dim), torch.rand(6, 2)
     for parameter in model.dynamics.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -140,9 +142,10 @@ def test_the_goal_distance_is_that_of_the_imagined_embeddings():
         ({"observes": ["depth"]}, r"observes=\['depth'\]"),
         ({"observes": ["pixels"], "image_size": 30}, "image_size=30: must be a multiple of 8"),
         ({"history": 0}, "history=0: must be a whole number of at least 1"),
-        ({"predictor": "gru"}, "predictor='gru': must be mlp or transformer"),
+        ({"predictor": "lstm"}, "predictor='lstm': must be mlp, transformer or gru"),
         ({"pixel_encoder": "resnet"}, "pixel_encoder='resnet': must be cnn or vit"),
         ({"predictor": "transformer", "num_dynamics": 2}, "several need predictor=mlp"),
+        ({"predictor": "gru", "num_dynamics": 2}, "several need predictor=mlp"),
     ],
 )
 def test_a_size_that_cannot_be_built_is_refused(wrong, message):

@@ -135,7 +135,7 @@ def test_base_has_td_mpc2s_five_q_heads():
         ({"num_q": True}, r"num_q=True: must be a whole number"),
         ({"num_bins": 2}, r"num_bins=2: must be a whole number of at least 3"),
         ({"num_encoder_layers": -1}, r"num_encoder_layers=-1: must be a whole number of at least 0"),
-        ({"latent_norm": "batchnorm"}, r"latent_norm='batchnorm': must be simnorm or layernorm"),
+        ({"latent_norm": "batchnorm"}, r"latent_norm='batchnorm': must be simnorm, layernorm or none"),
         ({"angles": (0, 3)}, r"angles=\[0, 3\]: must be entries of a state of 3, rising"),
         ({"angles": (1, 0)}, r"angles=\[1, 0\]: must be entries of a state of 3, rising"),
         ({"latent_dim": 60}, r"latent_dim=60: SimNorm needs a multiple of group_dim=8"),

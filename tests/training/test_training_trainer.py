@@ -115,8 +115,9 @@ def test_a_target_asks_the_value_as_many_steps_later_as_it_has_rewards(make_trai
         trainer.generator.set_state(chance)
         noise = torch.randn((1, 2, trainer.model.size.action_dim), generator=trainer.generator)
         heads = torch.arange(2)
+        known = trainer.model.embed({"state": batch.observation["state"][:, :1]})
         return objectives.targets(
-            trainer.model, trainer.settings, batch, target_q=trainer.target_q, noise=noise, heads=heads
+            trainer.model, trainer.settings, batch, known, target_q=trainer.target_q, noise=noise, heads=heads
         )
 
     latents, values = targets(batch)

@@ -42,7 +42,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         _check_override(override, groups)
     chosen = [override for override in overrides if _key(override) in groups]
     defaults = _flat(_compose(name, chosen))
-    left_open = _left_open(name, groups) - {_key(override) for override in chosen}
+    left_open = _left_open(name, groups) - ({_key(override) for override in chosen} & {"planner"})
     added = {key: v for key, v in _settings_of(left_open, groups).items() if key not in defaults}
     defaults |= added
     # A default of {} takes any names: who uses it knows them.
@@ -90,8 +90,12 @@ def config_groups(name: str) -> dict[str, list[str]]:
 
 
 def _left_open(name: str, groups: dict[str, list[str]]) -> set[str]:
-    """Groups of settings that a trained run has, of which single ones may be replaced."""
-    return {"planner"} & set(groups) if name in _TRAINED else set()
+    """Groups of which single settings may be given that the option chosen has not.
+
+    Where a trained run is used, its planner's; where one is made, what another model or training has.
+    """
+    left_open = {"train": {"model", "training"}, **{verb: {"planner"} for verb in _TRAINED}}
+    return left_open.get(name, set()) & set(groups)
 
 
 def _settings_of(names: set[str], groups: dict[str, list[str]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where a planning agent's futures come from: the learned world model, or the simulator itself."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import envs
 from planners import Scorer
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.errors import ConfigError
-from worldmodel.model import Acceleration, WorldModel, estimate_return, propose
+from worldmodel.model import Acceleration, LatentModel, WorldModel, estimate_return, propose
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,21 @@ class Foresight(Protocol):
         """Be told what is done (B, A) where it was last looked ahead from."""
 
 
-class LearnedForesight:
-    """Imagines in latent space; `discount` is that of the imagined return."""
+class ImaginingForesight(ABC):
+    """Imagines in a model's latent space, from what it remembers of the past.
 
-    def __init__(
-        self, model: WorldModel, *, discount: float, acceleration: Acceleration | None = None
-    ) -> None:
-        self.model, self.discount = model, discount
-        self.action_dim = model.size.action_dim
+    `disagreement_weight` of the predictors' disagreement is taken off what a future is worth.
+    Errors: `ConfigError` where it is asked for of a model with one predictor.
+    """
+
+    def __init__(self, model: LatentModel, *, disagreement_weight: float = 0.0) -> None:
+        if disagreement_weight and model.size.num_dynamics == 1:
+            raise ConfigError(
+                f"disagreement_weight={disagreement_weight}: this model has one predictor, which agrees with "
+                "itself; train one with model.num_dynamics=3"
+            )
+        self.model, self.action_dim = model, model.size.action_dim
         self._memory = Memory(model)
-        acceleration = acceleration or Acceleration()
-        self._estimate_return = acceleration.of(estimate_return, self.device)
-        self._propose = acceleration.of(propose, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -76,9 +80,36 @@ class LearnedForesight:
 
     def outlook(self, observation: Observation) -> Outlook:
         """Encode once, then imagine."""
-        latent = self._memory.see(to_tensors(observation, self.device))
+        return self._outlook(self._memory.see(to_tensors(observation, self.device)))
+
+    @abstractmethod
+    def _outlook(self, latent: Tensor) -> Outlook:
+        """From latents (B, L)."""
+
+
+class LearnedForesight(ImaginingForesight):
+    """Imagines returns; `discount` is theirs."""
+
+    model: WorldModel
+
+    def __init__(
+        self,
+        model: WorldModel,
+        *,
+        discount: float,
+        disagreement_weight: float = 0.0,
+        acceleration: Acceleration | None = None,
+    ) -> None:
+        super().__init__(model, disagreement_weight=disagreement_weight)
+        self.discount = discount
+        acceleration = acceleration or Acceleration()
+        estimate = acceleration.of(estimate_return, self.device)
+        self._estimate = partial(estimate, discount=discount, disagreement_weight=disagreement_weight)
+        self._propose = acceleration.of(propose, self.device)
+
+    def _outlook(self, latent: Tensor) -> Outlook:
         return Outlook(
-            score=partial(self._estimate_return, self.model, latent, discount=self.discount),
+            score=partial(self._estimate, self.model, latent),
             propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),
         )
 

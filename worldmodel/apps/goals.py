@@ -12,8 +12,8 @@ import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import build_env
 from worldmodel.apps.evaluation import EVALUATION_SEED, MAX_NUM_ENVS, Evaluation
-from worldmodel.apps.foresight import Outlook
-from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.apps.foresight import ImaginingForesight, Outlook
+from worldmodel.apps.memory import Observation, to_tensors
 from worldmodel.apps.statistics import Mean
 from worldmodel.model import Acceleration, LatentModel, goal_distance
 
@@ -40,8 +40,8 @@ def always(goal: Observation) -> Goals:
     return lambda: {key: np.asarray(value)[None] for key, value in goal.items()}
 
 
-class GoalForesight:
-    """Imagines in latent space how near a goal comes.
+class GoalForesight(ImaginingForesight):
+    """Imagines how near a goal comes.
 
     - `goals`: asked when an episode starts.
     - `last_weight`, `disagreement_weight`: see `goal_distance`.
@@ -56,32 +56,20 @@ class GoalForesight:
         disagreement_weight: float = 0.0,
         acceleration: Acceleration | None = None,
     ) -> None:
-        self.model, self.action_dim = model, model.size.action_dim
+        super().__init__(model, disagreement_weight=disagreement_weight)
         self._goals = goals
         self._goal: torch.Tensor | None = None
-        self._memory = Memory(model)
         score = (acceleration or Acceleration()).of(goal_distance, self.device)
         self._score = partial(score, model, last_weight=last_weight, disagreement_weight=disagreement_weight)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
-
     def reset(self, is_new: np.ndarray | None = None) -> None:
         """Forget the past of the environments where `is_new` (B,), or of all, and ask for goals again."""
-        self._memory.reset(is_new)
+        super().reset(is_new)
         if is_new is None or is_new.any():
             self._goal = None
 
-    def note(self, action: np.ndarray) -> None:
-        """Be told what is done (B, A)."""
-        self._memory.note(action)
-
     @torch.no_grad()
-    def outlook(self, observation: Observation) -> Outlook:
-        """Encode once, then imagine."""
-        latent = self._memory.see(to_tensors(observation, self.device))
+    def _outlook(self, latent: torch.Tensor) -> Outlook:
         if self._goal is None:
             self._goal = self.model.embed(to_tensors(self._goals(), self.device))
         goal = self._goal.expand(len(latent), -1)

@@ -31,6 +31,7 @@ class TrainedRun:
     config: dict[str, Any]
     discount: float
     acceleration: Acceleration = field(default_factory=Acceleration)
+    disagreement_weight: float = 0.0
 
     @property
     def model(self) -> LatentModel:
@@ -63,7 +64,12 @@ class TrainedRun:
     @cached_property  # what is compiled for it serves all agents
     def foresight(self) -> LearnedForesight:
         """Futures imagined in the learned world model."""
-        return LearnedForesight(self.world_model, discount=self.discount, acceleration=self.acceleration)
+        return LearnedForesight(
+            self.world_model,
+            discount=self.discount,
+            disagreement_weight=self.disagreement_weight,
+            acceleration=self.acceleration,
+        )
 
     def planner_config(self, given: dict[str, Any] | None) -> dict[str, Any]:
         """The planner that was asked for; what it leaves open (all of it, if None), as it was trained."""

@@ -26,10 +26,13 @@ def estimate_return(
     candidates: Float[Tensor, "batch candidate horizon action"],
     *,
     discount: float,
+    disagreement_weight: float = 0.0,
 ) -> Float[Tensor, "batch candidate"]:
     """Imagined discounted return of each candidate, with the value of the last latent (TD-MPC2, eq. 6).
 
     With a continuation head each reward counts as much as the episode is expected to have gone on.
+    `disagreement_weight` takes off each reward what the predictors disagree about the step (MOPO: Yu et al.
+    2020, arXiv 2005.13239, section 4.2).
     """
     horizon = candidates.shape[2]
     latents = imagine(model, latent[:, None].expand(-1, candidates.shape[1], -1), candidates)
@@ -40,6 +43,8 @@ def estimate_return(
         going_on = model.continuation(latents[:, :, 1:]).cumprod(-1)
         weights = weights * torch.cat([torch.ones_like(going_on[..., :1]), going_on], dim=-1)
     rewards = model.reward(latents[:, :, :-1], candidates)
+    if disagreement_weight:
+        rewards = rewards - disagreement_weight * model.disagreement(latents[:, :, :-1], candidates)
     values = model.value(latents[:, :, -1])
     return (rewards * weights[..., :-1]).sum(-1) + values * weights[..., -1]
 

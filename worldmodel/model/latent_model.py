@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.model.dynamics import EnsembleDynamics, SequenceDynamics
+from worldmodel.model.dynamics import EnsembleDynamics, RecurrentDynamics, SequenceDynamics
 from worldmodel.model.encoder import ImageEncoder, JointEncoder, StateEncoder, latent_normalization
 from worldmodel.model.layers import mlp
 from worldmodel.model.size import WorldModelSize
@@ -33,9 +33,9 @@ class LatentModel(nn.Module):
         self.dynamics = _make_dynamics(size)
         # Which action led from one embedding to the next: it keeps in view what actions change.
         self.inverse_head = (
-            None
-            if size.predicts_return
-            else mlp(2 * size.latent_dim, (size.hidden_dim, size.hidden_dim), size.action_dim)
+            mlp(2 * size.latent_dim, (size.hidden_dim, size.hidden_dim), size.action_dim)
+            if size.predicts_action or not size.predicts_return
+            else None
         )
 
     def embed(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch embedding"]:
@@ -49,18 +49,18 @@ class LatentModel(nn.Module):
     def predict(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
     ) -> Float[Tensor, "*batch embedding"]:
-        """Embedding of the observation after an action."""
-        return self._moved(latent, self._full(self.dynamics(torch.cat([latent, action], dim=-1))))
+        """Embedding of the observation after an action: the mean of `predictions`."""
+        members = self.predictions(latent, action)
+        return members[0] if len(members) == 1 else members.mean(0)
 
     def predictions(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
     ) -> Float[Tensor, "member *batch embedding"]:
-        """What each predictor predicts; `predict` gives their mean."""
+        """What each predictor predicts."""
         predictor, norm = self.dynamics
-        if not isinstance(predictor, EnsembleDynamics):
-            return self.predict(latent, action)[None]
-        members = norm(predictor.members(torch.cat([latent, action], dim=-1)))
-        return self._moved(latent, self._full(members))
+        output = predictor(torch.cat([latent, action], dim=-1))
+        members = output if isinstance(predictor, EnsembleDynamics) else output[None]
+        return self._moved(latent, self._full(norm(members)))
 
     def step(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
@@ -117,6 +117,8 @@ def _make_dynamics(size: WorldModelSize) -> nn.Sequential:
         predictor = SequenceDynamics(
             size.layout, dim=size.hidden_dim, depth=_TRANSFORMER_DEPTH, num_heads=_TRANSFORMER_HEADS
         )
+    elif size.predictor == "gru":
+        predictor = RecurrentDynamics(size.layout, dim=size.hidden_dim)
     elif size.num_dynamics > 1:
         predictor = EnsembleDynamics(size.num_dynamics, both, hidden, size.latent_dim)
     else:

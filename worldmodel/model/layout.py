@@ -35,6 +35,13 @@ class Layout:
         """The newest embedding in a latent."""
         return latent[..., self._split - self.embedding_dim : self._split]
 
+    def steps(
+        self, rows: Float[Tensor, "*batch both"]
+    ) -> tuple[Float[Tensor, "*batch time embedding"], Float[Tensor, "*batch time action"]]:
+        """The embeddings, and the action taken at each, of a latent and the next action side by side."""
+        latent, action = rows[..., : self.dim], rows[..., self.dim :]
+        return self.embeddings(latent), torch.cat([self.actions(latent), action[..., None, :]], dim=-2)
+
     def start(self, embedding: Float[Tensor, "*batch embedding"]) -> Float[Tensor, "*batch latent"]:
         """The latent where nothing came before: as if all had been at rest."""
         if self.history == 1:

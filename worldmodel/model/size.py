@@ -9,7 +9,7 @@ from worldmodel.model.layout import Layout
 _CHOICES = {
     "latent_norm": ("simnorm", "layernorm", "none"),
     "pixel_encoder": ("cnn", "vit"),
-    "predictor": ("mlp", "transformer"),
+    "predictor": ("mlp", "transformer", "gru"),
 }
 _KEYS = ("state", "pixels")
 _PATCH = 8  # pixels along each side that an encoder looks at together, at most
@@ -23,6 +23,7 @@ class WorldModelSize:
     - `history`: observations that a latent holds; `predictor` says what learns from them what follows.
     - `num_dynamics`: predictors that are asked; more than one tell where they disagree.
     - `predicts_return`: whether it is a `WorldModel`, with rewards, values and a policy, or a `LatentModel`.
+    - `predicts_action`: whether a `WorldModel` guesses actions from embeddings, as every `LatentModel` does.
     - `angles`: entries of the state that are angles without limits.
 
     Errors: `ConfigError` for a combination that cannot be built.
@@ -47,6 +48,7 @@ class WorldModelSize:
     predictor: str = "mlp"
     num_dynamics: int = 1
     predicts_return: bool = True
+    predicts_action: bool = False
 
     def __post_init__(self) -> None:
         """Check what the layers would only complain about obscurely."""
@@ -61,7 +63,9 @@ class WorldModelSize:
                     raise ConfigError(f"model {name}={value!r}: must be a whole number of at least {least}")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise ConfigError(f"model {name}={getattr(self, name)!r}: must be {' or '.join(known)}")
+                *others, last = known
+                rule = f"{', '.join(others)} or {last}"
+                raise ConfigError(f"model {name}={getattr(self, name)!r}: must be {rule}")
         if sorted(set(self.angles) & set(range(self.state_dim))) != list(self.angles):
             raise ConfigError(
                 f"model angles={list(self.angles)}: must be entries of a state of {self.state_dim}, rising"

@@ -45,10 +45,11 @@ def td_targets(
 
 
 def consistency_errors(
-    predicted: Float[Tensor, "batch horizon latent"], target: Float[Tensor, "batch horizon latent"]
-) -> Float[Tensor, "batch horizon"]:
-    """Squared distance between imagined and encoded latents, mean over dimensions."""
-    return F.mse_loss(predicted, target.detach(), reduction="none").mean(-1)
+    predicted: Float[Tensor, "*member batch horizon embedding"],
+    target: Float[Tensor, "batch horizon embedding"],
+) -> Float[Tensor, "*member batch horizon"]:
+    """Squared distance between predicted and encoded embeddings, mean over dimensions."""
+    return (predicted - target.detach()).square().mean(-1)
 
 
 def continuation_errors(

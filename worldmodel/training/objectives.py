@@ -26,25 +26,30 @@ def world_loss(
     target_q: nn.Module,
     noise: Tensor,
     heads: Tensor,
+    directions: Tensor | None = None,
+    target_encoder: nn.Module | None = None,
 ) -> tuple[Tensor, Metrics, Tensor]:
-    """Loss of everything but the policy (TD-MPC2, eq. 3); its parts; the latents (B, H, D) imagined.
+    """Loss of everything but the policy (TD-MPC2, eq. 3); its parts; the latents (B, H, L) imagined.
 
-    `noise` (B, H, A), standard normal, draws the policy's actions in the targets; `heads` names the heads of
-    `target_q` that make them.
+    Windows of `size.history - 1 + settings.horizon + settings.num_td_steps - 1` steps. `noise` (B, H, A),
+    standard normal, draws the policy's actions in the targets; `heads` names the heads of `target_q` that
+    make them. With `settings.jepa_coefficient` the embeddings are also learned as those of a model without
+    rewards; `directions` and `target_encoder` as in `jepa_loss`.
     """
-    steps = slice(settings.horizon)
+    history, is_joint = model.size.history, settings.jepa_coefficient > 0
+    steps = imagined_steps(model, settings)
     weights = losses.step_weights(batch.valid[:, steps], settings.rho)
     actions, rewards = batch.action[:, steps], batch.reward[:, steps]
-    next_latent, td_target = targets(model, settings, batch, target_q=target_q, noise=noise, heads=heads)
-
-    latents = [model.encode({key: value[:, 0] for key, value in batch.observation.items()})]
-    for action in actions.unbind(1):
-        latents.append(model.step(latents[-1], action))
-    latent = torch.stack(latents, dim=1)
+    num_learned = history + settings.horizon if is_joint else history
+    embeddings = model.embed({key: value[:, :num_learned] for key, value in batch.observation.items()})
+    next_embedding, td_target = targets(
+        model, settings, batch, embeddings, target_q=target_q, noise=noise, heads=heads
+    )
+    latent, predictions = rolled(model, settings, batch, embeddings)
     start, end = latent[:, :-1], latent[:, 1:]
 
     scalar = model.scalar
-    consistency = losses.weighted_mean(losses.consistency_errors(end, next_latent), weights)
+    consistency = losses.weighted_mean(losses.consistency_errors(predictions, next_embedding), weights)
     reward = losses.weighted_mean(
         scalar.cross_entropy(model.reward_logits(start, actions), scalar.two_hot(rewards)), weights
     )
@@ -63,6 +68,19 @@ def world_loss(
         )
         metrics["continuation_loss"] = losses.weighted_mean(errors, weights)
         loss = loss + settings.continuation_coefficient * metrics["continuation_loss"]
+    if is_joint:
+        assert directions is not None
+        joint, parts = joint_embedding_loss(
+            model,
+            settings,
+            batch,
+            embeddings,
+            predictions,
+            directions=directions,
+            target_encoder=target_encoder,
+        )
+        metrics |= parts
+        loss = loss + settings.jepa_coefficient * joint
     metrics["loss"] = loss
     return loss, metrics, start.detach()
 
@@ -72,18 +90,53 @@ def targets(
     model: WorldModel,
     settings: TrainerSettings,
     batch: Batch,
+    known: Tensor,
     *,
     target_q: nn.Module,
     noise: Tensor,
     heads: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Latents (B, H, D) of the next observations, and TD targets (B, H); arguments as in `world_loss`."""
-    latent = model.encode({key: value[:, 1:] for key, value in batch.observation.items()})
-    later = latent[:, settings.num_td_steps - 1 :]
+    """Embeddings (B, H, D) of the next observations, and TD targets (B, H); arguments as in `world_loss`.
+
+    `known` (B, K, D) are the embeddings of the first observations.
+    """
+    history = model.size.history
+    rest = model.embed({key: value[:, known.shape[1] :] for key, value in batch.observation.items()})
+    embeddings = torch.cat([known, rest], dim=1)
+    later = model.layout.over(embeddings, batch.action)[:, settings.num_td_steps :]
     action, _ = model.policy.sample(later, noise)
     next_q = model.scalar.mean(model.q_logits(later, action, heads=target_q))[heads]
-    td_target = losses.td_targets(batch.reward, batch.terminated, batch.valid, next_q, settings.discount)
-    return latent[:, : settings.horizon], td_target
+    recent = slice(history - 1, None)
+    td_target = losses.td_targets(
+        batch.reward[:, recent],
+        batch.terminated[:, recent],
+        batch.valid[:, recent],
+        next_q,
+        settings.discount,
+    )
+    return embeddings[:, history : history + settings.horizon], td_target
+
+
+def imagined_steps(model: LatentModel, settings: TrainerSettings) -> slice:
+    """The steps of a window in which the model is rolled forward; those before fill its history."""
+    first = model.size.history - 1
+    return slice(first, first + settings.horizon)
+
+
+def rolled(
+    model: LatentModel, settings: TrainerSettings, batch: Batch, embeddings: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Latents (B, H + 1, L) imagined from a window's first embeddings, and the predictions (M, B, H, D).
+
+    `embeddings` (B, K, D) are those of the first observations, as many as the history at least.
+    """
+    history, layout = model.size.history, model.layout
+    latents = [layout.over(embeddings[:, :history], batch.action[:, : history - 1])[:, 0]]
+    predictions = []
+    for action in batch.action[:, imagined_steps(model, settings)].unbind(1):
+        predictions.append(model.predictions(latents[-1], action))
+        latents.append(layout.advance(latents[-1], action, predictions[-1].mean(0)))
+    return torch.stack(latents, dim=1), torch.stack(predictions, dim=2)
 
 
 def policy_loss(
@@ -125,23 +178,33 @@ def jepa_loss(
     rolled forward. Targets are the embeddings themselves, gradient included (LeWM, arXiv 2603.19312), or
     those of `target_encoder`, an average of earlier encoders. `directions` (D, M) are those of SIGReg.
     """
-    history, layout = model.size.history, model.layout
     embeddings = model.embed(batch.observation)
+    _, predictions = rolled(model, settings, batch, embeddings)
+    loss, metrics = joint_embedding_loss(
+        model, settings, batch, embeddings, predictions, directions=directions, target_encoder=target_encoder
+    )
+    return loss, metrics | {"loss": loss}
+
+
+def joint_embedding_loss(
+    model: LatentModel,
+    settings: TrainerSettings,
+    batch: Batch,
+    embeddings: Tensor,
+    predictions: Tensor,
+    *,
+    directions: Tensor,
+    target_encoder: nn.Module | None,
+) -> tuple[Tensor, Metrics]:
+    """What `jepa_loss` is, of embeddings (B, history + H, D) and what was `rolled` from them."""
+    history, num_seen = model.size.history, embeddings.shape[1]
     wanted = embeddings
     if target_encoder is not None:
         with torch.no_grad():
-            wanted = target_encoder(batch.observation)
-    later = slice(history - 1, None)
-    actions, valid = batch.action[:, later], batch.valid[:, later]
-    latent = layout.over(embeddings[:, :history], batch.action[:, : history - 1])[:, 0]
-    errors = []
-    for index, action in enumerate(actions.unbind(1)):
-        predictions = model.predictions(latent, action)
-        target = wanted[:, history + index]
-        errors.append((predictions - target).square().mean(-1))
-        latent = layout.advance(latent, action, predictions.mean(0))
-    weights = losses.step_weights(valid, settings.rho)
-    prediction = losses.weighted_mean(torch.stack(errors, dim=-1), weights)
+            wanted = target_encoder({key: value[:, :num_seen] for key, value in batch.observation.items()})
+    errors = (predictions - wanted[:, history:]).square().mean(-1)
+    valid = batch.valid[:, imagined_steps(model, settings)]
+    prediction = losses.weighted_mean(errors, losses.step_weights(valid, settings.rho))
     metrics = {"prediction_loss": prediction}
     loss = settings.prediction_coefficient * prediction
     rows = embeddings.flatten(0, 1)
@@ -159,16 +222,16 @@ def jepa_loss(
         if coefficient:
             metrics[name] = value()
             loss = loss + coefficient * metrics[name]
-    metrics["loss"] = loss
     return loss, metrics
 
 
 def inverse_loss(model: LatentModel, embeddings: Tensor, batch: Batch) -> Tensor:
-    """Squared error of the action that is guessed from the embeddings (B, T + 1, D) around it."""
+    """Squared error of the action that is guessed from the embeddings (B, K, D) around it."""
     assert model.inverse_head is not None
     guessed = model.inverse_head(torch.cat([embeddings[:, :-1], embeddings[:, 1:]], dim=-1))
-    errors = (guessed - batch.action).square().mean(-1)
-    return losses.weighted_mean(errors, batch.valid.to(errors.dtype))
+    num_steps = guessed.shape[1]
+    errors = (guessed - batch.action[:, :num_steps]).square().mean(-1)
+    return losses.weighted_mean(errors, batch.valid[:, :num_steps].to(errors.dtype))
 
 
 def straightening_loss(embeddings: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import Batch
+from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import objectives
 from worldmodel.training.settings import TrainerSettings
@@ -15,7 +16,10 @@ from worldmodel.training.trainer import Trainer
 
 
 class ReturnTrainer(Trainer):
-    """Trains a `WorldModel` to foresee returns (TD-MPC2); see `Trainer`."""
+    """Trains a `WorldModel` to foresee returns (TD-MPC2), and with `jepa_coefficient` also what it will see.
+
+    See `Trainer`. Errors: `ConfigError` where the model lacks a head that the settings ask for.
+    """
 
     shown = ("loss", "value_loss")
     model: WorldModel
@@ -23,6 +27,12 @@ class ReturnTrainer(Trainer):
 
     def __init__(self, model: WorldModel, settings: TrainerSettings, *, seed: int) -> None:
         super().__init__(model, settings, seed=seed)
+        self._is_joint = settings.jepa_coefficient > 0
+        if self._is_joint and settings.inverse_coefficient and model.inverse_head is None:
+            raise ConfigError(
+                f"training.inverse_coefficient={settings.inverse_coefficient}: this model guesses no "
+                "actions; give model.predicts_action=true"
+            )
         self._value_scale = torch.ones((), device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
         policy = list(model.policy.parameters())
@@ -34,12 +44,14 @@ class ReturnTrainer(Trainer):
             "policy_optimizer": self.policy_optimizer,
         }
         self.targets = {"target_q": self.target_q}
+        if self._is_joint:
+            self._make_target_encoder()
         self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
 
     @property
     def window(self) -> int:
-        """Steps of the windows that it learns from: n-step targets look past the horizon."""
-        return self.settings.horizon + self.settings.num_td_steps - 1
+        """Steps of the windows that it learns from: the history, and n-step targets look past the horizon."""
+        return self.model.size.history - 1 + self.settings.horizon + self.settings.num_td_steps - 1
 
     def accelerate(self, acceleration: Acceleration) -> None:
         """Compute the losses so: the same, to rounding."""
@@ -62,11 +74,18 @@ class ReturnTrainer(Trainer):
         Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few.
         """
         settings, model = self.settings, self.model
-        self._check(batch)
+        batch = self._prepared(batch)
         shape = (batch.batch_size, settings.horizon, model.size.action_dim)
         noise = self._noise(shape, batch.action)
         loss, metrics, latent = self._world_loss(
-            model, settings, batch, target_q=self.target_q, noise=noise, heads=self._two_heads()
+            model,
+            settings,
+            batch,
+            target_q=self.target_q,
+            noise=noise,
+            heads=self._two_heads(),
+            directions=self._directions(batch.action) if self._is_joint else None,
+            target_encoder=self.target_encoder,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)
         if (self.num_updates + 1) % settings.policy_every == 0:
@@ -76,14 +95,14 @@ class ReturnTrainer(Trainer):
                 model,
                 settings,
                 latent,
-                valid=batch.valid[:, : settings.horizon],
+                valid=batch.valid[:, objectives.imagined_steps(model, settings)],
                 noise=self._noise(shape, latent),
                 value_scale=self._value_scale,
             )
             self._value_scale.copy_(scale)
             metrics |= more | {"policy_grad_norm": self._step(self.policy_optimizer, loss)}
             model.q_heads.requires_grad_(True)
-        self._average(self.target_q, model.q_heads)
+        self._average((self.target_q, model.q_heads), (self.target_encoder, model.encoder))
         self.num_updates += 1
         return {name: metric.detach() for name, metric in metrics.items()}
 

@@ -12,8 +12,9 @@ class TrainerSettings:
 
     The defaults of `WorldModel`s are TD-MPC2's. From `prediction_coefficient` on, what serves models without
     rewards: their prediction loss, and what keeps embeddings apart (`regularizers`); with `predicts_average`
-    the targets are of an average of earlier encoders, which moves by `target_rate`. `hue_jitter` is how far
-    around the colour wheel each image is turned at random (`augmentation.jitter_hues`).
+    the targets are of an average of earlier encoders, which moves by `target_rate`. `jepa_coefficient` is
+    how much all of that counts where a `WorldModel` is trained. `hue_jitter` is how far around the colour
+    wheel each image is turned at random (`augmentation.jitter_hues`).
     """
 
     learning_rate: float = 3e-4
@@ -39,6 +40,7 @@ class TrainerSettings:
     inverse_coefficient: float = 0.0
     straightening_coefficient: float = 0.0
     predicts_average: bool = False
+    jepa_coefficient: float = 0.0
     hue_jitter: float = 0.0
 
     def __post_init__(self) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from worldmodel.data import Batch
 from worldmodel.errors import DivergenceError
 from worldmodel.model import Acceleration, LatentModel
+from worldmodel.training import regularizers
+from worldmodel.training.augmentation import jitter_hues
 from worldmodel.training.settings import TrainerSettings
 
 
@@ -39,6 +41,7 @@ class Trainer(ABC):
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.targets: dict[str, nn.Module] = {}
+        self.target_encoder: nn.Module | None = None
 
     @property
     @abstractmethod
@@ -56,9 +59,14 @@ class Trainer(ABC):
         Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few.
         """
 
+    @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """Further metrics, which cost more than an update should: asked for now and then."""
-        return {}
+        """Metrics that cost more than an update should, asked for now and then.
+
+        Signs of collapse: std and rank of the embeddings of a batch.
+        """
+        embeddings = self.model.embed({key: value[:, 0] for key, value in batch.observation.items()})
+        return dict(regularizers.spread(embeddings))
 
     def numbers(self) -> dict[str, float]:
         """Further state to save."""
@@ -74,9 +82,25 @@ class Trainer(ABC):
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in left_out]
         return [{"params": encoder, "lr": self.settings.encoder_learning_rate}, {"params": rest}]
 
-    def _check(self, batch: Batch) -> None:
+    def _make_target_encoder(self) -> None:
+        """An average of earlier encoders, if the settings ask for one."""
+        if self.settings.predicts_average:
+            target = copy.deepcopy(self.model.encoder).requires_grad_(False)
+            target.share_statistics(self.model.encoder)  # type: ignore[arg-type]
+            self.target_encoder = self.targets["target_encoder"] = target
+
+    def _directions(self, like: Tensor) -> Tensor:
+        """Random ones for SIGReg."""
+        dim = self.model.size.latent_dim
+        return regularizers.random_directions(self.settings.num_directions, dim, self.generator).to(like)
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """The batch as it is learned from: of the right length, its images in other colours if so set."""
         if batch.horizon != self.window:
             raise ValueError(f"batch of {batch.horizon} steps: this trainer learns from {self.window}")
+        if self.settings.hue_jitter > 0 and "pixels" in batch.observation:
+            batch = jitter_hues(batch, self.settings.hue_jitter, self.generator)
+        return batch
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
         """Backward, clip, step; returns the gradient norm before clipping. Errors: `DivergenceError`."""
@@ -90,15 +114,14 @@ class Trainer(ABC):
         return norm
 
     @torch.no_grad()
-    def _average(self, target: nn.Module | None, module: nn.Module) -> None:
-        """Move a target network and the averaged model towards the model."""
+    def _average(self, *targets: tuple[nn.Module | None, nn.Module]) -> None:
+        """Move target networks, each beside what it follows, and the averaged model towards the model."""
         # Short while much is to be learned, long when little changes but for the noise; without the weights
         # from before the first update.
         average_rate = 1 / (1 + self.settings.average_fraction * self.num_updates)
-        pairs = [(self.averaged_model, self.model, average_rate)]
-        if target is not None:
-            pairs.insert(0, (target, module, self.settings.target_rate))  # type: ignore[arg-type]
-        for average, latest, rate in pairs:
+        rate = self.settings.target_rate
+        pairs = [(target, module, rate) for target, module in targets if target is not None]
+        for average, latest, rate in (*pairs, (self.averaged_model, self.model, average_rate)):
             torch._foreach_lerp_(list(average.parameters()), list(latest.parameters()), rate)
 
 
