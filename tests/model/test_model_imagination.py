@@ -89,6 +89,20 @@ def test_a_real_models_return_is_the_sum_over_its_parts(tiny_model, trained_look
             torch.testing.assert_close(found[row, candidate], total, rtol=1e-3, atol=1e-4)
 
 
+def test_what_predictors_disagree_about_is_taken_off_each_reward(tiny_model, trained_looking):
+    model = trained_looking(tiny_model(num_dynamics=3))
+    start, candidates = model.encode({"state": noise(2, 3)}), noise(2, 3, 4, 2, seed=1).tanh()
+    plain, wary = (
+        estimate_return(model, start, candidates, discount=0.5, disagreement_weight=weight)
+        for weight in (0.0, 2.0)
+    )
+    latents = imagine(model, start[1], candidates[1, 2])
+    doubt = model.disagreement(latents[:-1], candidates[1, 2])
+    expected = plain[1, 2] - 2 * (doubt * 0.5 ** torch.arange(4)).sum()
+    torch.testing.assert_close(wary[1, 2], expected, rtol=1e-4, atol=1e-4)
+    assert (wary < plain).all()
+
+
 def test_proposals_follow_the_policy_through_imagined_latents(tiny_model, trained_looking):
     model = trained_looking(tiny_model())
     start, some = model.encode({"state": noise(2, 3)}), noise(2, 3, 4, 2, seed=1)

@@ -51,6 +51,7 @@ class Cell:
                 f"episodes={episodes}",
                 f"agent={agent}",
                 "video=false",
+                "alarm=off",
                 f"seed={100 + self.seed}",
                 quoted("output", self.output(agent)),
             ]

@@ -1,16 +1,20 @@
 """Closed-loop control: one robot, one decision after another, on the clock."""
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import envs
+from worldmodel.analysis.surprise import Signals
 from worldmodel.apps.agent import Agent
+from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm, told
 from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.foresight import Foresight, OracleForesight
@@ -25,6 +29,7 @@ from worldmodel.files import write_json
 from worldmodel.model import WorldModel
 
 CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
+_ORDINARY_SEED = 2_000_003  # of the episodes that tell what is ordinary: far from those that are measured
 
 
 def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     Returns the content of `control.json`.
     """
     positive(config, "episodes", "num_threads")
-    not_negative(config, "seed")
+    not_negative(config, "seed", "disagreement_weight")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run, task, env_config = _subject(config)
     output = _output(config, run, task)
@@ -50,20 +55,26 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         _warm_up(env, new_agent(), config["seed"])
         if config["video"]:
             check_drawable(env)
+        watch = _watch(config, run, task, env_config)
         title = f"{task}   {_acting(config, run)}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
         num_solved = 0
+        alarms: list[dict[str, Any]] = []
+        levels: list[list[float]] = []
         with (
             filming as video,
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
-                played = _play(env, agent, video if episode == 0 else None)
+                played = _play(env, agent, video if episode == 0 else None, watch)
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
+                if watch is not None:
+                    alarms.append(watch.summary())
+                    levels.append(watch.levels)
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
@@ -81,6 +92,13 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     success = success_interval(num_solved, len(returns)) if has_goals(env) else None
     if success is not None:
         result["success"] = success.to_json()
+    if watch is not None:
+        result["alarm"] = {
+            "mode": config["alarm"],
+            "rate": config["alarm_rate"],
+            "thresholds": watch.limits,
+            "episodes": alarms,
+        }
     try:
         if not config["video"]:
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
@@ -91,6 +109,8 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     if success is not None:
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
     console.print(f"decision {latency(seconds, period_s)}")
+    if watch is not None:
+        console.print(f"alarm    {told(alarms, levels)}")
     if says_where:
         console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
     return result
@@ -105,22 +125,32 @@ class Played:
     is_solved: bool
 
 
-def _play(env: Any, agent: Any, video: ControlVideo | None) -> Played:
+def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch | None = None) -> Played:
     """One episode."""
     observation, _ = env.reset()
     agent.reset()
+    if watch is not None:
+        watch.reset()
+        watch.see(observation)
     episode_return, seconds, is_over, is_solved = 0.0, [], False, False
     while not is_over:
         frame = env.render()[0] if video is not None and video.wants_frame else None
         began = time.perf_counter()
-        action = agent.act(observation).action
-        seconds.append(time.perf_counter() - began)
+        is_stopping = watch is not None and watch.is_stopping
+        action = np.zeros(env.action_space.shape) if is_stopping else agent.act(observation).action
+        if watch is not None:
+            watch.note(action)
+        if not is_stopping:
+            seconds.append(time.perf_counter() - began)
+        level = None if watch is None else watch.level
         observation, reward, terminated, truncated, _ = env.step(action)
+        if watch is not None:
+            watch.see(observation)
         episode_return += float(reward[0])
         is_over = bool(terminated[0] or truncated[0])
         is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
         if video is not None:
-            video.add(frame, episode_return, seconds[-1])
+            video.add(frame, episode_return, seconds[-1], level)
     return Played(episode_return, seconds, is_solved)
 
 
@@ -135,9 +165,43 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
     env.reset(seed=list(env.env_seeds))
 
 
+def _watch(
+    config: dict[str, Any], run: TrainedRun | None, task: str, env_config: dict[str, Any]
+) -> Watch | None:
+    """What tells that the robot does not do what its model expects; ordinary episodes are played first.
+
+    These, with starts of their own and the agent that is asked for, are kept with the run.
+    """
+    if config["alarm"] == "off" or run is None:
+        return None
+    monitor, acting = Monitor(run.model), _acting(config, run)
+
+    def ordinary(num_episodes: int) -> Iterator[Sequence[Signals]]:
+        env = build_env(task, env_config, num_envs=1, seed=_ORDINARY_SEED + config["seed"], how="sync")
+        try:
+            agent, watch = _agent(config, env, run), Watch(monitor)
+            for _ in range(num_episodes):
+                _play(env, agent, watch=watch)
+                yield watch.trace
+        finally:
+            env.close()
+
+    about = {
+        "model": run.checkpoint.state["digest"],
+        "agent": config["agent"],
+        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
+        "disagreement_weight": config["disagreement_weight"],
+    }
+    limits = calibrated(run.directory / f"alarm-{acting}.json", about, config["alarm_rate"], ordinary)
+    return Watch(monitor, limits, stops=config["alarm"] == "stop")
+
+
 def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, Any]]:
     """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
     run = open_accelerated(config)
+    check_alarm(config, has_model=run is not None)
+    if run is not None:
+        run = replace(run, disagreement_weight=config["disagreement_weight"])
     if run is None and not _is_oracle(config) and config["agent"] in ("planner", "policy"):
         raise ConfigError(
             "checkpoint= is missing: give a run folder, or plan in the simulator itself with "
@@ -157,7 +221,12 @@ def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
         )
         return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
     if config["agent"] == "planner" and run is not None and not isinstance(run.model, WorldModel):
-        foresight = GoalForesight(run.model, goals_of(env), acceleration=run.acceleration)
+        foresight = GoalForesight(
+            run.model,
+            goals_of(env),
+            disagreement_weight=run.disagreement_weight,
+            acceleration=run.acceleration,
+        )
         return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
     return make_agent(
         config["agent"], action_dim(env), seed=config["seed"], run=run, planner_config=config.get("planner")

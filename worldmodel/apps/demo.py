@@ -64,7 +64,9 @@ def _show(config: dict[str, Any], train_config: dict[str, Any]) -> Path:
             _announce("3/4 Compare with the policy prior alone, no action and random actions")
         output = run_dir / f"control-{agent}"
         settings = trained | {"agent": agent, "episodes": config["episodes"], "output": output}
-        controls[agent] = control(_config("control", f"video={str(agent == 'planner').lower()}", **settings))
+        controls[agent] = control(
+            _config("control", f"video={str(agent == 'planner').lower()}", "alarm=off", **settings)
+        )
     _announce("4/4 Imagine the same actions in the model and in the simulator")
     imagined = imagine(_config("imagine", **trained, output=run_dir / "imagine"))
     page = write_page(run_dir, train_config, controls, imagined, find_checkpoint(run_dir))

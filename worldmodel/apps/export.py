@@ -66,7 +66,7 @@ def _card(run: TrainedRun, recipe: dict[str, Any], *, episodes: int, seed: int) 
         controlled, imagined = (
             act(to_dict(compose_config(verb, [*subject, quoted("output", folder), *more])), says_where=False)
             for act, verb, more in (
-                (control, "control", [f"episodes={episodes}", "video=false"]),
+                (control, "control", [f"episodes={episodes}", "video=false", "alarm=off"]),
                 (imagine, "imagine", []),
             )
         )

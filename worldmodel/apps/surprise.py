@@ -12,6 +12,7 @@ from scipy import stats
 
 import envs
 from envs.violations import Violation
+from worldmodel.analysis import surprise
 from worldmodel.apps.bench.output import check_names, provenance
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay
@@ -109,7 +110,7 @@ def _trace(
     violation: Violation | None = None,
     at: int | None = None,
 ) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """Squared error of the predicted embedding at each step; before which steps each of `watched` is due."""
+    """The surprise at each step; before which steps each of `watched` is due."""
     observation, _ = env.reset(seed=seed)
     simulation = env.simulation
     before = copy.copy(simulation.model)
@@ -127,7 +128,7 @@ def _trace(
             observation, *_ = env.step(action)
             act = torch.from_numpy(np.asarray(action, np.float32))[None]
             predicted, seen = model.predict(latent, act), model.embed(_tensors(observation))
-            errors.append(float((predicted - seen).square().sum()))
+            errors.append(float(surprise(predicted, seen)))
             latent = model.layout.advance(latent, act, seen)
     except envs.SimulationError:
         errors += [errors[-1]] * (len(actions) - len(errors))

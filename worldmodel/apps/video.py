@@ -16,6 +16,7 @@ import envs
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import TEMPORARY_PREFIX
 
+_GOOD, _BAD = "#80ff80", "#ff8080"
 MAX_FPS = 60.0
 FPS_WITHOUT_PERIOD = 30.0  # where the environment does not say how fast its robot is
 
@@ -45,6 +46,7 @@ class ControlVideo:
         self._every = max(1, int(np.ceil(decisions_per_s / MAX_FPS)))
         self._fps = decisions_per_s / self._every
         self._returns: list[float] = []
+        self._alarms: list[int] = []  # the steps
         self._writer: Any = None
 
     def __enter__(self) -> "ControlVideo":
@@ -69,17 +71,30 @@ class ControlVideo:
         """Whether the next `add` uses its frame (rendering is slow)."""
         return len(self._returns) % self._every == 0
 
-    def add(self, frame: np.ndarray | None, episode_return: float, latency_s: float | None) -> None:
-        """One step: the picture (H, W, 3) if wanted, the return so far and, if known, the latency."""
+    def add(
+        self,
+        frame: np.ndarray | None,
+        episode_return: float,
+        latency_s: float | None,
+        alarm_level: float | None = None,
+    ) -> None:
+        """One step: the picture (H, W, 3) if wanted, the return so far and, if known, the latency.
+
+        `alarm_level`: how far the model is surprised, as a multiple of its threshold.
+        """
         wants_frame, step = self.wants_frame, len(self._returns)
         self._returns.append(episode_return)
+        if alarm_level is not None and alarm_level > 1:
+            self._alarms.append(step)
         if frame is None or not wants_frame:
             return
         lines = caption(self._title, step, episode_return, latency_s, self._control_period_s)
+        if alarm_level is not None:
+            lines.append((f"surprise {alarm_level:5.2f} of alarm", _BAD if alarm_level > 1 else _GOOD))
         try:
             if self._writer is None:
                 self._writer = self._open()
-            self._writer.append_data(_draw(frame, lines, self._returns))
+            self._writer.append_data(_draw(frame, lines, self._returns, self._alarms))
         except OSError as failure:
             raise self._unwritten(failure) from failure
 
@@ -109,11 +124,16 @@ def caption(
         return lines
     period = "" if control_period_s is None else f" of {control_period_s * 1e3:.0f} ms"
     is_late = control_period_s is not None and latency_s > control_period_s
-    return [*lines, (f"decision {latency_s * 1e3:5.1f} ms{period}", "#ff8080" if is_late else "#80ff80")]
+    return [*lines, (f"decision {latency_s * 1e3:5.1f} ms{period}", _BAD if is_late else _GOOD)]
 
 
-def _draw(frame: np.ndarray, lines: Sequence[tuple[str, str]], returns: Sequence[float]) -> np.ndarray:
-    """A frame (H, W, 3) with lines of text above and the return so far below."""
+def _draw(
+    frame: np.ndarray,
+    lines: Sequence[tuple[str, str]],
+    returns: Sequence[float],
+    alarms: Sequence[int],
+) -> np.ndarray:
+    """A frame (H, W, 3) with lines of text above and the return so far below, red at alarms."""
     image = Image.fromarray(frame)
     width, height = image.size
     draw = ImageDraw.Draw(image, "RGBA")
@@ -123,17 +143,24 @@ def _draw(frame: np.ndarray, lines: Sequence[tuple[str, str]], returns: Sequence
     draw.rectangle((0, 0, width, len(lines) * line + 8), fill=(0, 0, 0, 140))
     for index, (text, colour) in enumerate(lines):
         draw.text((8, 4 + index * line), text, fill=colour, font=font)
-    _sparkline(draw, returns, (0, height - height // 8, width, height))
+    _sparkline(draw, returns, alarms, (0, height - height // 8, width, height))
     return np.asarray(image)
 
 
-def _sparkline(draw: ImageDraw.ImageDraw, values: Sequence[float], box: tuple[int, int, int, int]) -> None:
-    """The return so far, as a line along the lower edge."""
+def _sparkline(
+    draw: ImageDraw.ImageDraw,
+    values: Sequence[float],
+    marks: Sequence[int],
+    box: tuple[int, int, int, int],
+) -> None:
+    """The return so far, as a line along the lower edge; the steps `marks` are red."""
     left, top, right, bottom = box
     draw.rectangle(box, fill=(0, 0, 0, 90))
     if len(values) < 2:
         return
     x = np.linspace(left, right, len(values))
+    for step in marks:
+        draw.line([(float(x[step]), top), (float(x[step]), bottom)], fill=_BAD, width=2)
     low, high = min(0.0, min(values)), max(values)
     y = bottom - 3 - (np.asarray(values) - low) / max(high - low, 1e-9) * (bottom - top - 6)
     draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill="#ffd060", width=2)

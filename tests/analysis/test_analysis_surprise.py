@@ -1,0 +1,53 @@
+"""What is out of the ordinary: the known error, and thresholds that keep their promise."""
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodel.analysis import level, num_episodes_for, surprise, thresholds
+
+
+def episode(*values, name="surprise"):
+    return [{name: float(value)} for value in values]
+
+
+def test_surprise_is_the_squared_distance():
+    predicted, seen = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[1.0, 4.0], [3.0, 4.0]])
+    assert surprise(predicted, seen).tolist() == [4.0, 25.0]
+
+
+def test_a_threshold_is_a_quantile_of_the_highest_of_each_episode():
+    episodes = [episode(0.1, top, 0.2) for top in (3, 1, 9, 2, 5, 4, 6, 8, 7)]
+    assert thresholds(episodes, 0.1) == {"surprise": 9.0}
+    assert thresholds(episodes, 0.2) == {"surprise": 8.0}
+    assert thresholds(episodes, 0.5) == {"surprise": 5.0}
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.1, 0.05])
+def test_as_many_episodes_as_a_rate_needs_and_no_fewer(rate):
+    enough = [episode(1.0)] * num_episodes_for(rate)
+    assert thresholds(enough, rate) == {"surprise": 1.0}
+    with pytest.raises(ValueError, match=f"needs {len(enough)} episodes, there are {len(enough) - 1}"):
+        thresholds(enough[1:], rate)
+
+
+def test_no_more_ordinary_episodes_alarm_than_were_asked_for():
+    """Heavy tails, as prediction errors have: the promise holds for any distribution."""
+    chance, rate = np.random.default_rng(0), 0.1
+    num_alarms = 0
+    for _ in range(2000):
+        *known, new = (episode(*chance.pareto(1.5, size=5)) for _ in range(num_episodes_for(rate) + 1))
+        num_alarms += max(level(signals, thresholds(known, rate)) for signals in new) > 1
+    assert num_alarms / 2000 == pytest.approx(rate, abs=0.02)
+
+
+def test_the_level_is_that_of_the_signal_nearest_to_its_alarm():
+    limits = {"surprise": 2.0, "disagreement": 0.5}
+    assert level({"surprise": 1.0, "disagreement": 0.4}, limits) == pytest.approx(0.8)
+    assert level({"surprise": 3.0}, limits) == 1.5
+    assert level({"unknown": 3.0}, limits) == level({}, limits) == 0.0
+
+
+def test_a_signal_that_is_there_in_some_episodes_counts_in_these():
+    episodes = [episode(1.0), [{"surprise": 2.0, "lasting_surprise": 0.5}]]
+    assert thresholds(episodes, 0.4) == {"surprise": 2.0, "lasting_surprise": 0.5}

@@ -1,0 +1,182 @@
+"""The alarm of closed-loop control: a robot that does not do what its model expects."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.analysis.surprise import Signals, highest, level, num_episodes_for, surprise, thresholds
+from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.errors import ConfigError
+from worldmodel.files import write_json
+from worldmodel.model import LatentModel
+
+ALARMS = ("warn", "stop", "off")
+
+
+_LASTING = 10  # agent steps: a spike says that something happened, a mean that something has changed
+
+
+class Monitor:
+    """Watches one robot, step by step, for what its model did not expect.
+
+    Signals: `surprise`, `lasting_surprise` (its mean over the last 10 steps), and of a model with several
+    predictors their `disagreement` about the step.
+    """
+
+    def __init__(self, model: LatentModel) -> None:
+        self._model, self._memory = model, Memory(model)
+        self._latent: Tensor | None = None
+        self._expected: tuple[Tensor, Signals] | None = None
+        self._latest: deque[float] = deque(maxlen=_LASTING)
+
+    def reset(self) -> None:
+        """A new episode."""
+        self._memory.reset()
+        self._latest.clear()
+        self._expected = None
+
+    @torch.no_grad()
+    def see(self, observation: Observation) -> Signals:
+        """Of what is observed now {key: (1, ...)}: the signals of the step just taken; none at the first."""
+        device = next(self._model.parameters()).device
+        self._latent = self._memory.see(to_tensors(observation, device))
+        if self._expected is None:
+            return {}
+        predicted, further = self._expected
+        self._latest.append(float(surprise(predicted, self._model.layout.current(self._latent))))
+        signals = {"surprise": self._latest[-1], **further}
+        if len(self._latest) == _LASTING:
+            signals["lasting_surprise"] = float(np.mean(self._latest))
+        return signals
+
+    @torch.no_grad()
+    def note(self, action: np.ndarray) -> None:
+        """Be told what is done (1, A) where it has seen last."""
+        assert self._latent is not None, "it has seen nothing yet"
+        self._memory.note(action)
+        act = torch.from_numpy(np.asarray(action, np.float32)).to(self._latent)
+        further = {}
+        if self._model.size.num_dynamics > 1:
+            further["disagreement"] = float(self._model.disagreement(self._latent, act))
+        self._expected = self._model.predict(self._latent, act), further
+
+
+class Watch:
+    """A monitor with thresholds, over one episode after another.
+
+    - `limits`: of each signal; without, nothing is ever out of the ordinary.
+    - `stops`: after an alarm, nothing is done any more until the episode ends.
+    """
+
+    def __init__(
+        self, monitor: Monitor, limits: Mapping[str, float] | None = None, *, stops: bool = False
+    ) -> None:
+        self._monitor, self.limits, self._stops = monitor, limits, stops
+        self.trace: list[Signals] = []
+        self.levels: list[float] = []  # see `analysis.level`
+        self._has_alarmed = False
+
+    @property
+    def level(self) -> float | None:
+        """That of the step just taken; None before the first."""
+        return self.levels[-1] if self.levels else None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the robot must not be moved."""
+        return self._stops and self._has_alarmed
+
+    def reset(self) -> None:
+        """A new episode."""
+        self._monitor.reset()
+        self.trace, self.levels, self._has_alarmed = [], [], False
+
+    def see(self, observation: Observation) -> None:
+        """What is observed {key: (1, ...)}."""
+        signals = self._monitor.see(observation)
+        if signals:
+            self.trace.append(signals)
+            self.levels.append(level(signals, self.limits) if self.limits else 0.0)
+            self._has_alarmed = self._has_alarmed or self.levels[-1] > 1
+
+    def note(self, action: np.ndarray) -> None:
+        """What is done (1, A)."""
+        self._monitor.note(action)
+
+    def summary(self) -> dict[str, Any]:
+        """Of the episode: the share of steps with an alarm, the first one, and the highest of each signal.
+
+        Steps are those of the action after which it was seen, from 0.
+        """
+        alarmed = np.flatnonzero(np.array(self.levels) > 1)
+        names = self.trace[-1] if self.trace else {}  # those that take a while to be there, too
+        return {
+            "share": len(alarmed) / max(1, len(self.levels)),
+            "first_step": int(alarmed[0]) if len(alarmed) else None,
+            "highest": {
+                name: {
+                    "value": highest(self.trace, name),
+                    "step": int(np.argmax([signals.get(name, 0.0) for signals in self.trace])),
+                }
+                for name in names
+            },
+        }
+
+
+def check_alarm(config: Mapping[str, Any], *, has_model: bool) -> None:
+    """Check the keys `alarm` and `alarm_rate`. Errors: `ConfigError`."""
+    if config["alarm"] not in ALARMS:
+        raise ConfigError(f"alarm={config['alarm']}: must be {', '.join(ALARMS[:-1])} or {ALARMS[-1]}")
+    if not 0.001 <= config["alarm_rate"] <= 0.5:
+        raise ConfigError(f"alarm_rate={config['alarm_rate']}: must be at least 0.001 and at most 0.5")
+    if config["alarm"] == "stop" and not has_model:
+        raise ConfigError(
+            "alarm=stop needs a trained model, which expects something: give checkpoint=RUN_DIR"
+        )
+
+
+def calibrated(
+    path: Path, about: Mapping[str, Any], rate: float, play: Callable[[int], Iterator[Sequence[Signals]]]
+) -> dict[str, float]:
+    """Thresholds, from `path` if it has those of `about` (JSON: model, agent); else measured, and kept there.
+
+    `play(n)` plays n ordinary episodes and gives the trace of each. Where `path` cannot be written, they are
+    measured again the next time.
+    """
+    about = dict(about) | {"rate": rate}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(path.read_text())
+        if kept["about"] == about:
+            return {str(name): float(value) for name, value in kept["thresholds"].items()}
+    num_episodes = num_episodes_for(rate)
+    episodes: list[Sequence[Signals]] = []
+    with ProgressDisplay("what is ordinary", num_episodes, "episodes") as display:
+        for trace in play(num_episodes):
+            episodes.append(trace)
+            display.update(len(episodes))
+    found = thresholds(episodes, rate)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"about": about, "num_episodes": num_episodes, "thresholds": found})
+    return found
+
+
+def told(episodes: Sequence[Mapping[str, Any]], levels: Sequence[Sequence[float]]) -> str:
+    """The alarms of some episodes, for people: their summaries, and the levels of their steps."""
+    num_alarmed = sum(each["first_step"] is not None for each in episodes)
+    share = np.mean([each["share"] for each in episodes])
+    tops = [max(steps, default=0.0) for steps in levels]
+    worst = int(np.argmax(tops))
+    step = int(np.argmax(levels[worst])) if levels[worst] else 0
+    return (
+        f"in {num_alarmed} of {len(episodes)} episodes, {share:.1%} of the steps; highest: {tops[worst]:.2f} "
+        f"of its threshold, in step {step} of episode {worst + 1}"
+    )
