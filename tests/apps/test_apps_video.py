@@ -47,6 +47,21 @@ def test_what_is_drawn_into_a_video_differs_by_latency(tmp_path):
     assert colour[0] < 0 < colour[1]  # green where it is in time, red where it is late
 
 
+def test_an_alarm_is_red_now_and_along_the_return(tmp_path):
+    def drawn(*levels: float) -> np.ndarray:
+        with ControlVideo(tmp_path / "one.mp4", "title", 0.02) as video:
+            for step, level in enumerate(levels):
+                video.add(np.zeros((240, 240, 3), np.uint8), float(step), 0.01, level)
+        return iio.imread(tmp_path / "one.mp4")[-1].astype(int)
+
+    calm, now, before = drawn(0.5, 0.5, 0.5, 0.5), drawn(0.5, 0.5, 0.5, 1.5), drawn(0.5, 1.5, 0.5, 0.5)
+    above, below = slice(0, 120), slice(210, 240)
+    assert (now - calm)[above].sum((0, 1))[1] < 0  # the line is red, not green, while it is on
+    assert np.abs((before - calm)[above]).max() < 60
+    assert (before - calm)[below, 70:90].mean((0, 1))[0] > 20  # a mark where it was
+    assert np.abs((before - calm)[below, 120:200]).max() < 60
+
+
 def test_the_time_is_shown_where_it_is_known():
     texts = [text for text, _ in caption("title", 50, 3.0, 0.030, 0.02)]
     assert texts == ["title", "time  1.00 s   return     3.0", "decision  30.0 ms of 20 ms"]

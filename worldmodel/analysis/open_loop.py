@@ -18,8 +18,8 @@ from worldmodel.model.encoder import StateEncoder
 class OpenLoop:
     """Imagined against real over W windows of H steps; O counts the features that the encoder sees.
 
-    `latent_error[k]` is the distance to the encoded latent after k + 1 steps, relative to the distance of two
-    random latents; 1 means that the imagined latent is no better than any.
+    `latent_error[k]` is the distance to the embedding after k + 1 steps, relative to the distance of two
+    random embeddings; 1 means that the imagined one is no better than any.
     """
 
     reward: Float[np.ndarray, "window horizon"]
@@ -77,20 +77,21 @@ def open_loop(
     states = _stack([episode.observation["state"][s : s + horizon + 1] for episode, s in starts])
     actions = _stack([episode.action[s : s + horizon] for episode, s in starts])
     rewards = _stack([episode.reward[s : s + horizon] for episode, s in starts])
-    encoded = model.encode({"state": states})
+    embeddings = model.embed({"state": states})
     assert isinstance(model.encoder, StateEncoder)
     states = model.encoder.features(states)
-    latents = imagine(model, encoded[:, 0], actions)
-    rows = encoded.flatten(0, 1)
+    latents = imagine(model, model.layout.start(embeddings[:, 0]), actions)
+    imagined = model.layout.current(latents)
+    rows = embeddings.flatten(0, 1)
     shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
     spread = (rows - shuffled).norm(dim=-1).mean().clamp(min=1e-9)
     return OpenLoop(
         reward=rewards.numpy(),
         imagined_reward=model.reward(latents[:, :-1], actions).numpy(),
         observation=states[:, 1:].numpy(),
-        imagined_observation=readout(latents[:, 1:]).numpy(),
+        imagined_observation=readout(imagined[:, 1:]).numpy(),
         first_observation=states[:, 0].numpy(),
-        latent_error=((latents - encoded).norm(dim=-1).mean(0) / spread)[1:].numpy(),
+        latent_error=((imagined - embeddings).norm(dim=-1).mean(0) / spread)[1:].numpy(),
     )
 
 

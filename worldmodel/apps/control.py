@@ -131,11 +131,12 @@ def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch 
     agent.reset()
     if watch is not None:
         watch.reset()
-        watch.see(observation)
     episode_return, seconds, is_over, is_solved = 0.0, [], False, False
     while not is_over:
         frame = env.render()[0] if video is not None and video.wants_frame else None
         began = time.perf_counter()
+        if watch is not None:
+            watch.see(observation)
         is_stopping = watch is not None and watch.is_stopping
         action = np.zeros(env.action_space.shape) if is_stopping else agent.act(observation).action
         if watch is not None:
@@ -144,13 +145,13 @@ def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch 
             seconds.append(time.perf_counter() - began)
         level = None if watch is None else watch.level
         observation, reward, terminated, truncated, _ = env.step(action)
-        if watch is not None:
-            watch.see(observation)
         episode_return += float(reward[0])
         is_over = bool(terminated[0] or truncated[0])
         is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
         if video is not None:
             video.add(frame, episode_return, seconds[-1], level)
+    if watch is not None:
+        watch.see(observation)
     return Played(episode_return, seconds, is_solved)
 
 

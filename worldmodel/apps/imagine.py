@@ -15,7 +15,7 @@ from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.rollout import rollouts
 from worldmodel.apps.trained import make_agent, open_run
 from worldmodel.data import Episode
-from worldmodel.errors import RunError
+from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import write_json
 from worldmodel.model import WorldModel
 from worldmodel.model.encoder import StateEncoder
@@ -33,6 +33,12 @@ def imagine(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     positive(config, "episodes", "horizon", "every")
     not_negative(config, "seed")
     run = open_run(config["checkpoint"], task=config["task"])
+    model = run.world_model
+    if not isinstance(model.encoder, StateEncoder):
+        raise ConfigError(
+            f"checkpoint={config['checkpoint']} observes {' and '.join(model.size.observes)}: what is "
+            "imagined is compared as states, which takes a model of states alone (model.observes=[state])"
+        )
     output = Path(config["output"]) if config["output"] else run.directory / "imagine"
     env = build_env(run.task, run.config["env"], num_envs=config["episodes"], seed=config["seed"])
     try:
@@ -49,7 +55,6 @@ def imagine(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     finally:
         env.close()
     fit, held_out = played[::2], played[1::2]
-    model = run.world_model
     readout = fit_readout(*_encoded(model, fit))
     longest = max(episode.num_steps for episode in held_out)
     if longest < config["horizon"]:
@@ -94,4 +99,4 @@ def error_table(rows: list[dict[str, int | float]]) -> Table:
 def _encoded(model: WorldModel, episodes: list[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
     states = torch.from_numpy(np.concatenate([episode.observation["state"] for episode in episodes]))
     assert isinstance(model.encoder, StateEncoder)
-    return model.encode({"state": states}), model.encoder.features(states)
+    return model.embed({"state": states}), model.encoder.features(states)
