@@ -14,7 +14,9 @@ from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.foresight import Foresight, OracleForesight
-from worldmodel.apps.goals import GoalForesight, goals_of, has_goals
+from worldmodel.apps.given_goal import given_goal
+from worldmodel.apps.goals import Goal, GoalForesight, goals_of, is_goal_task
+from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval, success_interval
@@ -43,7 +45,8 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     output = _output(config, run, task)
     env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
     try:
-        new_agent = partial(_agent, config, env, run)
+        goal = _goal(config, env, run)
+        new_agent = partial(_agent, config, env, run, goal)
         period_s: float | None = env.control_period_s
         agent = new_agent()
         _make_folder(output)
@@ -54,16 +57,18 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
-        num_solved = 0
+        num_solved, left = 0, []
         with (
             filming as video,
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
-                played = _play(env, agent, video if episode == 0 else None)
+                played = _play(env, agent, goal, video if episode == 0 else None, is_first=episode == 0)
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
+                if goal is not None and run is not None and config["goal"] is not None:
+                    left.append(goal.distance_left(run.model, played.first, played.last))
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
@@ -78,9 +83,11 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         "return": mean_interval(returns).to_json(),
         "latency": asdict(latency(seconds, period_s)),
     }
-    success = success_interval(num_solved, len(returns)) if has_goals(env) else None
+    success = success_interval(num_solved, len(returns)) if goal is not None and goal.is_judged else None
     if success is not None:
         result["success"] = success.to_json()
+    if left:
+        result["goal"], result["distance_left"] = config["goal"], mean_interval(left).to_json()
     try:
         if not config["video"]:
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
@@ -90,6 +97,9 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     if success is not None:
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
+    if left:
+        summary = mean_interval(left).precise()
+        console.print(f"left     {summary}  (distance to the goal's embedding, of that at the start)")
     console.print(f"decision {latency(seconds, period_s)}")
     if says_where:
         console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
@@ -98,16 +108,21 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Played:
-    """One episode: its return, the seconds of each decision, and whether a goal was reached at any step."""
+    """One episode: its return, the seconds of each decision, whether a goal was reached; what was seen."""
 
     episode_return: float
     seconds: list[float]
     is_solved: bool
+    first: Observation
+    last: Observation
 
 
-def _play(env: Any, agent: Any, video: ControlVideo | None) -> Played:
-    """One episode."""
-    observation, _ = env.reset()
+def _play(env: Any, agent: Any, goal: Goal | None, video: ControlVideo | None, *, is_first: bool) -> Played:
+    """One episode; the first is that of the seed, whatever the warm-up has played."""
+    observation, _ = env.reset(seed=list(env.env_seeds) if is_first else None)
+    if goal is not None:
+        goal.start()
+    first = observation
     agent.reset()
     episode_return, seconds, is_over, is_solved = 0.0, [], False, False
     while not is_over:
@@ -118,10 +133,10 @@ def _play(env: Any, agent: Any, video: ControlVideo | None) -> Played:
         observation, reward, terminated, truncated, _ = env.step(action)
         episode_return += float(reward[0])
         is_over = bool(terminated[0] or truncated[0])
-        is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
+        is_solved = is_solved or (goal is not None and goal.is_reached(env, len(seconds)))
         if video is not None:
             video.add(frame, episode_return, seconds[-1])
-    return Played(episode_return, seconds, is_solved)
+    return Played(episode_return, seconds, is_solved, first, observation)
 
 
 def _warm_up(env: Any, agent: Any, seed: int) -> None:
@@ -132,7 +147,6 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
     observation, _ = env.reset(seed=[seed])
     for _ in range(5):
         agent.act(observation)
-    env.reset(seed=list(env.env_seeds))
 
 
 def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, Any]]:
@@ -150,14 +164,35 @@ def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, 
     return run, task, config["env"] if run is None else run.config["env"]
 
 
-def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
+def _goal(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Goal | None:
+    """What is sought; None where rewards are all that counts."""
+    model = None if run is None or isinstance(run.model, WorldModel) else run.model
+    if config["goal"] is not None:
+        if model is None:
+            trained = "" if run is None else f", and {run.checkpoint.path} was trained with them"
+            raise ConfigError(
+                f"goal={config['goal']}: only models without rewards plan to goals{trained}: give the "
+                "checkpoint= of a run with experiment=jepa"
+            )
+        return given_goal(config["goal"], env, model)
+    if is_goal_task(env.task) and (model is not None or env.task_envs[0].goal.is_rewarded):
+        return Goal(goals_of(env), is_judged=True)
+    if model is not None and config["agent"] == "planner" and not _is_oracle(config):
+        raise ConfigError(
+            f"goal= is missing: {env.task} draws none. Give a picture, an observation or a physics state"
+        )
+    return None
+
+
+def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None, goal: Goal | None) -> Agent:
     if config["agent"] == "planner" and _is_oracle(config):
         foresight: Foresight = OracleForesight(
             env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
         )
         return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
     if config["agent"] == "planner" and run is not None and not isinstance(run.model, WorldModel):
-        foresight = GoalForesight(run.model, goals_of(env), acceleration=run.acceleration)
+        assert goal is not None
+        foresight = GoalForesight(run.model, goal.observed, acceleration=run.acceleration)
         return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
     return make_agent(
         config["agent"], action_dim(env), seed=config["seed"], run=run, planner_config=config.get("planner")
