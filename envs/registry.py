@@ -19,6 +19,7 @@ from envs.gymnasium_tasks import find_spec, load_gymnasium_task
 from envs.live_physics import has_live_physics
 from envs.loaded_task import LoadedTask
 from envs.mjcf_env import load_mjcf_task
+from envs.pose_goals import POSES
 from envs.suite import canonical_name, load_suite_task, suite_tasks
 from envs.tasks import BATCH_TASKS, OWN_TASKS
 from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv, TaskVectorEnv
@@ -35,8 +36,8 @@ def task_names() -> tuple[str, ...]:
 
 
 def goal_task_names() -> tuple[str, ...]:
-    """The tasks with goals: our own."""
-    return tuple(OWN_TASKS)
+    """The tasks with goals: our own, and those of dm_control whose poses are goals (`envs.pose_goals`)."""
+    return (*OWN_TASKS, *POSES)
 
 
 def batch_task_names() -> tuple[str, ...]:

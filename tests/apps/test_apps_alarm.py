@@ -68,15 +68,12 @@ def cartpole():
         observation, _ = env.reset()
         agent.reset()
         watch.reset()
-        watch.see(observation)
         for step in range(200):
             if step == at:
                 change(env.task_envs[0])
-            action = agent.act(observation).action
-            watch.note(action)
-            observation, *_ = env.step(action)
-            watch.see(observation)
-        return watch.summary()
+            observation, *_ = env.step(watch.act(agent, observation))
+        watch.end(observation)
+        return watch.episodes[-1]
 
     ordinary = Watch(Monitor(run.model))
     episodes = []
@@ -136,10 +133,10 @@ def test_control_measures_what_is_ordinary_once_and_tells_of_alarms(run_dir, cap
     assert kept["thresholds"] == alarm["thresholds"]
     assert kept["num_episodes"] == 9
     assert alarm["thresholds"].keys() == {"surprise", "lasting_surprise"}
-    assert [each.keys() for each in alarm["episodes"]] == [{"share", "first_step", "highest"}] * 2
+    assert [each.keys() for each in alarm["episodes"]] == [{"share", "first_step", "level", "highest"}] * 2
     for each in alarm["episodes"]:
         over = any(top["value"] > alarm["thresholds"][name] for name, top in each["highest"].items())
-        assert over == (each["first_step"] is not None)
+        assert over == (each["first_step"] is not None) == (each["level"]["value"] > 1)
     played = []
     play = control_module._play
     monkeypatch.setattr(control_module, "_play", lambda *args, **kw: played.append(1) or play(*args, **kw))
@@ -162,10 +159,9 @@ def test_after_an_alarm_that_stops_nothing_is_done(run_dir, capsys, monkeypatch)
     env = envs.make_vec(toy_tasks.POINT, num_envs=1, seed=100)
     result = controlled(run_dir, "alarm=stop", "agent=policy")
     agent = make_agent("policy", 1, seed=100, run=open_run(run_dir, task=toy_tasks.POINT))
-    env.reset(seed=list(env.env_seeds))
     expected = []
-    for _ in range(2):
-        observation, _ = env.reset()
+    for episode in range(2):
+        observation, _ = env.reset(seed=list(env.env_seeds) if episode == 0 else None)
         agent.reset()
         actions = [agent.act(observation).action] + [np.zeros((1, 1))] * (toy_tasks.POINT_STEPS - 1)
         expected.append(sum(float(env.step(action)[1][0]) for action in actions))

@@ -65,11 +65,13 @@ def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
 
 def test_bench_goals_measures_agents_on_the_same_goals(run_dir, tmp_path):
     command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=4", "oracle_episodes=1"]
-    command += [f"output={tmp_path}", "agents=[planner,open_loop,random,zero,oracle]", "planner.horizon=4"]
+    command += [f"output={tmp_path}", "planner.horizon=4", "inverse_updates=20", "cloning_updates=5"]
     assert main(command) == 0
     with (tmp_path / "goals.csv").open() as file:
         rows = {row["agent"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["planner", "open_loop", "random", "zero", "oracle"]
+    learned = ["planner", "open_loop", "inverse_dynamics", "behaviour_cloning"]
+    assert list(rows) == [*learned, "random", "zero", "oracle"]
+    assert [name for name in rows if rows[name]["training_cpu_s"]] == learned
     assert float(rows["zero"]["success"]) == 0
     assert (rows["planner"]["episodes"], rows["oracle"]["episodes"]) == ("4", "1")
     for row in rows.values():

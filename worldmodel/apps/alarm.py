@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.analysis.surprise import Signals, highest, level, num_episodes_for, surprise, thresholds
+from worldmodel.apps.agent import Agent
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.errors import ConfigError
@@ -68,6 +69,10 @@ class Monitor:
             further["disagreement"] = float(self._model.disagreement(self._latent, act))
         self._expected = self._model.predict(self._latent, act), further
 
+    def no_action(self) -> np.ndarray:
+        """Nothing done (1, A)."""
+        return np.zeros((1, self._model.size.action_dim), np.float32)
+
 
 class Watch:
     """A monitor with thresholds, over one episode after another.
@@ -80,6 +85,7 @@ class Watch:
         self, monitor: Monitor, limits: Mapping[str, float] | None = None, *, stops: bool = False
     ) -> None:
         self._monitor, self.limits, self._stops = monitor, limits, stops
+        self.episodes: list[dict[str, Any]] = []  # summaries of those that have ended
         self.trace: list[Signals] = []
         self.levels: list[float] = []  # see `analysis.level`
         self._has_alarmed = False
@@ -99,28 +105,50 @@ class Watch:
         self._monitor.reset()
         self.trace, self.levels, self._has_alarmed = [], [], False
 
-    def see(self, observation: Observation) -> None:
-        """What is observed {key: (1, ...)}."""
+    def act(self, agent: Agent, observation: Observation) -> np.ndarray:
+        """The agent's action (1, A) for what is observed {key: (1, ...)}; none where it must not be moved."""
+        self._see(observation)
+        action = self._monitor.no_action() if self.is_stopping else agent.act(observation).action
+        self._monitor.note(action)
+        return action
+
+    def end(self, observation: Observation) -> None:
+        """The last observation of an episode."""
+        self._see(observation)
+        self.episodes.append(self._summary())
+
+    def to_json(self) -> dict[str, Any]:
+        """Thresholds, and of each episode the share of steps with an alarm, the first one, and the highest.
+
+        Steps are those of the action after which it was seen, from 0.
+        """
+        return {"thresholds": self.limits, "episodes": self.episodes}
+
+    def told(self) -> str:
+        """The alarms of all episodes, for people."""
+        num_alarmed = sum(each["first_step"] is not None for each in self.episodes)
+        share = np.mean([each["share"] for each in self.episodes])
+        worst = int(np.argmax([each["level"]["value"] for each in self.episodes]))
+        top = self.episodes[worst]["level"]
+        return (
+            f"in {num_alarmed} of {len(self.episodes)} episodes, {share:.1%} of the steps; highest: "
+            f"{top['value']:.2f} of its threshold, in step {top['step']} of episode {worst + 1}"
+        )
+
+    def _see(self, observation: Observation) -> None:
         signals = self._monitor.see(observation)
         if signals:
             self.trace.append(signals)
             self.levels.append(level(signals, self.limits) if self.limits else 0.0)
             self._has_alarmed = self._has_alarmed or self.levels[-1] > 1
 
-    def note(self, action: np.ndarray) -> None:
-        """What is done (1, A)."""
-        self._monitor.note(action)
-
-    def summary(self) -> dict[str, Any]:
-        """Of the episode: the share of steps with an alarm, the first one, and the highest of each signal.
-
-        Steps are those of the action after which it was seen, from 0.
-        """
+    def _summary(self) -> dict[str, Any]:
         alarmed = np.flatnonzero(np.array(self.levels) > 1)
         names = self.trace[-1] if self.trace else {}  # those that take a while to be there, too
         return {
             "share": len(alarmed) / max(1, len(self.levels)),
             "first_step": int(alarmed[0]) if len(alarmed) else None,
+            "level": {"value": max(self.levels, default=0.0), "step": int(np.argmax(self.levels or [0.0]))},
             "highest": {
                 name: {
                     "value": highest(self.trace, name),
@@ -167,16 +195,3 @@ def calibrated(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"about": about, "num_episodes": num_episodes, "thresholds": found})
     return found
-
-
-def told(episodes: Sequence[Mapping[str, Any]], levels: Sequence[Sequence[float]]) -> str:
-    """The alarms of some episodes, for people: their summaries, and the levels of their steps."""
-    num_alarmed = sum(each["first_step"] is not None for each in episodes)
-    share = np.mean([each["share"] for each in episodes])
-    tops = [max(steps, default=0.0) for steps in levels]
-    worst = int(np.argmax(tops))
-    step = int(np.argmax(levels[worst])) if levels[worst] else 0
-    return (
-        f"in {num_alarmed} of {len(episodes)} episodes, {share:.1%} of the steps; highest: {tops[worst]:.2f} "
-        f"of its threshold, in step {step} of episode {worst + 1}"
-    )

@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import envs
 from worldmodel.analysis.surprise import Signals
 from worldmodel.apps.agent import Agent
-from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm, told
+from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm
 from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.foresight import Foresight, OracleForesight
-from worldmodel.apps.goals import GoalForesight, goals_of, has_goals
+from worldmodel.apps.given_goal import given_goal
+from worldmodel.apps.goals import Goal, GoalForesight, goals_of, is_goal_task
+from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval, success_interval
@@ -48,7 +49,8 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     output = _output(config, run, task)
     env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
     try:
-        new_agent = partial(_agent, config, env, run)
+        goal = _goal(config, env, run)
+        new_agent = partial(_agent, config, env, run, goal)
         period_s: float | None = env.control_period_s
         agent = new_agent()
         _make_folder(output)
@@ -60,21 +62,20 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
-        num_solved = 0
-        alarms: list[dict[str, Any]] = []
-        levels: list[list[float]] = []
+        num_solved, left = 0, []
         with (
             filming as video,
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
-                played = _play(env, agent, video if episode == 0 else None, watch)
+                played = _play(
+                    env, agent, goal, video if episode == 0 else None, watch, is_first=episode == 0
+                )
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
-                if watch is not None:
-                    alarms.append(watch.summary())
-                    levels.append(watch.levels)
+                if goal is not None and run is not None and config["goal"] is not None:
+                    left.append(goal.distance_left(run.model, played.first, played.last))
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
@@ -89,16 +90,13 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         "return": mean_interval(returns).to_json(),
         "latency": asdict(latency(seconds, period_s)),
     }
-    success = success_interval(num_solved, len(returns)) if has_goals(env) else None
+    success = success_interval(num_solved, len(returns)) if goal is not None and goal.is_judged else None
     if success is not None:
         result["success"] = success.to_json()
+    if left:
+        result["goal"], result["distance_left"] = config["goal"], mean_interval(left).to_json()
     if watch is not None:
-        result["alarm"] = {
-            "mode": config["alarm"],
-            "rate": config["alarm_rate"],
-            "thresholds": watch.limits,
-            "episodes": alarms,
-        }
+        result["alarm"] = {"mode": config["alarm"], "rate": config["alarm_rate"], **watch.to_json()}
     try:
         if not config["video"]:
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
@@ -108,9 +106,12 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     if success is not None:
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
+    if left:
+        summary = mean_interval(left).precise()
+        console.print(f"left     {summary}  (distance to the goal's embedding, of that at the start)")
     console.print(f"decision {latency(seconds, period_s)}")
     if watch is not None:
-        console.print(f"alarm    {told(alarms, levels)}")
+        console.print(f"alarm    {watch.told()}")
     if says_where:
         console.print(f"written  {output / CONTROL_FILE}" + (f" and {output / VIDEO_FILE}" if video else ""))
     return result
@@ -118,41 +119,48 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Played:
-    """One episode: its return, the seconds of each decision, and whether a goal was reached at any step."""
+    """One episode: its return, the seconds of each decision, whether a goal was reached; what was seen."""
 
     episode_return: float
     seconds: list[float]
     is_solved: bool
+    first: Observation
+    last: Observation
 
 
-def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch | None = None) -> Played:
-    """One episode."""
-    observation, _ = env.reset()
+def _play(
+    env: Any,
+    agent: Any,
+    goal: Goal | None,
+    video: ControlVideo | None = None,
+    watch: Watch | None = None,
+    *,
+    is_first: bool,
+) -> Played:
+    """One episode; the first is that of the seed, whatever the warm-up has played."""
+    observation, _ = env.reset(seed=list(env.env_seeds) if is_first else None)
+    if goal is not None:
+        goal.start()
+    first = observation
     agent.reset()
     if watch is not None:
         watch.reset()
-    episode_return, seconds, is_over, is_solved = 0.0, [], False, False
+    episode_return, num_steps, seconds, is_over, is_solved = 0.0, 0, [], False, False
     while not is_over:
         frame = env.render()[0] if video is not None and video.wants_frame else None
         began = time.perf_counter()
-        if watch is not None:
-            watch.see(observation)
-        is_stopping = watch is not None and watch.is_stopping
-        action = np.zeros(env.action_space.shape) if is_stopping else agent.act(observation).action
-        if watch is not None:
-            watch.note(action)
-        if not is_stopping:
+        action = agent.act(observation).action if watch is None else watch.act(agent, observation)
+        if watch is None or not watch.is_stopping:
             seconds.append(time.perf_counter() - began)
-        level = None if watch is None else watch.level
         observation, reward, terminated, truncated, _ = env.step(action)
-        episode_return += float(reward[0])
+        episode_return, num_steps = episode_return + float(reward[0]), num_steps + 1
         is_over = bool(terminated[0] or truncated[0])
-        is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
+        is_solved = is_solved or (goal is not None and goal.is_reached(env, num_steps))
         if video is not None:
-            video.add(frame, episode_return, seconds[-1], level)
+            video.add(frame, episode_return, seconds[-1], None if watch is None else watch.level)
     if watch is not None:
-        watch.see(observation)
-    return Played(episode_return, seconds, is_solved)
+        watch.end(observation)
+    return Played(episode_return, seconds, is_solved, first, observation)
 
 
 def _warm_up(env: Any, agent: Any, seed: int) -> None:
@@ -163,7 +171,6 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
     observation, _ = env.reset(seed=[seed])
     for _ in range(5):
         agent.act(observation)
-    env.reset(seed=list(env.env_seeds))
 
 
 def _watch(
@@ -180,9 +187,10 @@ def _watch(
     def ordinary(num_episodes: int) -> Iterator[Sequence[Signals]]:
         env = build_env(task, env_config, num_envs=1, seed=_ORDINARY_SEED + config["seed"], how="sync")
         try:
-            agent, watch = _agent(config, env, run), Watch(monitor)
-            for _ in range(num_episodes):
-                _play(env, agent, watch=watch)
+            goal, watch = _goal(config, env, run), Watch(monitor)
+            agent = _agent(config, env, run, goal)
+            for episode in range(num_episodes):
+                _play(env, agent, goal, watch=watch, is_first=episode == 0)
                 yield watch.trace
         finally:
             env.close()
@@ -191,6 +199,7 @@ def _watch(
         "model": run.checkpoint.state["digest"],
         "agent": config["agent"],
         "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
+        "goal": config["goal"],
         "disagreement_weight": config["disagreement_weight"],
     }
     limits = calibrated(run.directory / f"alarm-{acting}.json", about, config["alarm_rate"], ordinary)
@@ -215,16 +224,37 @@ def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, 
     return run, task, config["env"] if run is None else run.config["env"]
 
 
-def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
+def _goal(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Goal | None:
+    """What is sought; None where rewards are all that counts."""
+    model = None if run is None or isinstance(run.model, WorldModel) else run.model
+    if config["goal"] is not None:
+        if model is None:
+            trained = "" if run is None else f", and {run.checkpoint.path} was trained with them"
+            raise ConfigError(
+                f"goal={config['goal']}: only models without rewards plan to goals{trained}: give the "
+                "checkpoint= of a run with experiment=jepa"
+            )
+        return given_goal(config["goal"], env, model)
+    if is_goal_task(env.task) and (model is not None or env.task_envs[0].goal.is_rewarded):
+        return Goal(goals_of(env), is_judged=True)
+    if model is not None and config["agent"] == "planner" and not _is_oracle(config):
+        raise ConfigError(
+            f"goal= is missing: {env.task} draws none. Give a picture, an observation or a physics state"
+        )
+    return None
+
+
+def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None, goal: Goal | None) -> Agent:
     if config["agent"] == "planner" and _is_oracle(config):
         foresight: Foresight = OracleForesight(
             env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
         )
         return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
     if config["agent"] == "planner" and run is not None and not isinstance(run.model, WorldModel):
+        assert goal is not None
         foresight = GoalForesight(
             run.model,
-            goals_of(env),
+            goal.observed,
             disagreement_weight=run.disagreement_weight,
             acceleration=run.acceleration,
         )

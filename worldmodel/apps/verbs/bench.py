@@ -49,10 +49,11 @@ def _bench_goals(config: dict[str, Any], given: set[str]) -> None:
 
 BENCH_VERBS = {
     "bench goals": Verb(
-        summary="Measure who reaches goals: the planner, its plans played blindly, noise, the simulator.",
+        summary="Measure who reaches goals: the planner, learned policies, noise, a planner in the simulator.",
         examples=(
             "worldmodel bench goals checkpoint=runs/tworoom/offline-seed-0",
             "worldmodel bench goals checkpoint=runs/my-run agents=[planner,random] planner=icem",
+            "worldmodel bench goals checkpoint=runs/my-run agents=[inverse_dynamics] dataset=data/tworoom",
         ),
         run=_bench_goals,
     ),
