@@ -20,8 +20,6 @@ from worldmodel.files import write_json
 from worldmodel.model import LatentModel
 
 ALARMS = ("warn", "stop", "off")
-
-
 _LASTING = 10  # agent steps: a spike says that something happened, a mean that something has changed
 
 
