@@ -103,6 +103,14 @@ def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tm
             ["bench", "goals", "checkpoint={run}", "agents=[planer]"],
             "no agent 'planer' (did you mean",
         ),
+        (
+            ["bench", "goals", "checkpoint={run}", "dataset=nowhere"],
+            "leave them out: agents=[planner,open_loop,random,zero,oracle]",
+        ),
+        (
+            ["bench", "goals", "checkpoint={run}", "cloning_updates=0"],
+            "cloning_updates=0: must be at least 1",
+        ),
         (["control", "checkpoint={run}", "agent=policy"], "was trained without rewards"),
         (["train", TASK, "experiment=jepa", "run_dir=x"], "learns from a dataset"),
         (["train", "dataset={data}", "experiment=jepa", "run_dir=y", "model.observes=[depth]"], "depth"),
