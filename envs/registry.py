@@ -79,6 +79,7 @@ def make(
     camera: str | int | None = None,
     render_size: tuple[int, int] = (480, 480),
     factors: Mapping[str, Any] | None = None,
+    marks_goal: bool = True,
 ) -> TaskEnv:
     """Make a task with dict observations and actions in [-1, 1].
 
@@ -94,6 +95,7 @@ def make(
         render_size: (width, height) of the images that `render()` returns.
         factors: what differs from the usual, for our own tasks: {"mass": 2.0, "friction": [0.5, 1.5]} is
             twice the mass, and friction drawn anew from a range with each episode (see `envs.factors`).
+        marks_goal: whether `render()` shows the goal of the episode, in our own tasks.
 
     Raises:
         UnknownTaskError: no such task; names similar ones.
@@ -110,6 +112,7 @@ def make(
             image_size=image_size,
             camera=camera,
             render_size=render_size,
+            marks_goal=marks_goal,
         )
     except Exception:
         loaded.env.close()

@@ -39,6 +39,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         image_size: int,
         camera: str | int | None,
         render_size: tuple[int, int],
+        marks_goal: bool = True,
     ) -> None:
         super().__init__(loaded.env)
         check_arguments(action_repeat, observe, image_size, render_size)
@@ -50,7 +51,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         # render_size is (width, height), as images are spoken of; arrays are (H, W, 3).
         width, height = render_size
         self._video = TaskImages(
-            loaded, camera=camera, width=width, height=height, quality=VIDEO, shows_goal=True
+            loaded, camera=camera, width=width, height=height, quality=VIDEO, shows_goal=marks_goal
         )
         self._pixels = TaskImages(
             loaded, camera=camera, width=image_size, height=image_size, quality=FAST, shows_goal=False

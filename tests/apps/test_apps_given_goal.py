@@ -188,6 +188,11 @@ def test_a_goal_that_cannot_be_is_one_line(runs, tmp_path, monkeypatch, capsys, 
     assert len(error.strip().splitlines()) == 1
 
 
+def test_goals_are_measured_where_a_task_draws_them(runs, capsys):
+    assert main(["bench", "goals", f"checkpoint={runs['cheetah']}"]) == 2
+    assert "cheetah-run draws no goals: give one to `worldmodel control`" in capsys.readouterr().err
+
+
 def test_only_a_model_without_rewards_plans_to_goals(capsys):
     assert main(["control", "checkpoint=pretrained/reacher-easy", "goal=[0.1,0.2]"]) == 2
     assert "only models without rewards plan to goals" in capsys.readouterr().err

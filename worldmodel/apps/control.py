@@ -47,7 +47,15 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run, task, env_config = _subject(config)
     output = _output(config, run, task)
-    env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
+    env = build_env(
+        task,
+        env_config,
+        num_envs=1,
+        seed=config["seed"],
+        camera=config["camera"],
+        how="sync",
+        marks_goal=not isinstance(config["goal"], str),  # that of the episode is not what a file shows
+    )
     try:
         goal = _goal(config, env, run)
         new_agent = partial(_agent, config, env, run, goal)

@@ -27,6 +27,15 @@ def is_goal_task(task: str) -> bool:
     return envs.canonical_task(task) in envs.goal_task_names()
 
 
+def require_goals(task: str) -> None:
+    """Errors: `ConfigError` for a task whose episodes draw no goals."""
+    if not is_goal_task(task):
+        raise ConfigError(
+            f"{task} draws no goals: give one to `worldmodel control` (goal=); those that do are "
+            f"{', '.join(envs.goal_task_names())}"
+        )
+
+
 def num_goal_steps(env: envs.SyncTaskVectorEnv) -> int:
     """Agent steps in which a goal must be reached. Errors: `EnvError` for a task without goals."""
     return math.ceil(env.task_envs[0].goal.num_goal_steps / env.action_repeat)
@@ -130,11 +139,7 @@ class GoalEvaluation(Evaluation):
     def __init__(self, task: str, env_config: dict[str, Any], *, num_episodes: int, seed: int) -> None:
         self.num_episodes, self._seed = num_episodes, EVALUATION_SEED + seed
         num_envs = min(num_episodes, MAX_NUM_ENVS)
-        if not is_goal_task(task):
-            raise ConfigError(
-                f"{task} draws no goals: give one to `worldmodel control` (goal=), or take one of "
-                f"{', '.join(envs.goal_task_names())}"
-            )
+        require_goals(task)
         env = build_env(task, env_config, num_envs=num_envs, seed=self._seed, how="sync")
         assert isinstance(env, envs.SyncTaskVectorEnv)
         self.env, self.goals, self.max_steps = env, goals_of(env), num_goal_steps(env)

@@ -25,7 +25,7 @@ from worldmodel.apps.bench.output import (
 from worldmodel.apps.build import build_device, build_planning_agent
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
 from worldmodel.apps.foresight import OracleForesight
-from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight
+from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight, require_goals
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
@@ -101,6 +101,7 @@ def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
     positive(config, "episodes", "oracle_episodes")
     not_negative(config, "seed", "disagreement_weight")
     run = open_run(config["checkpoint"])
+    require_goals(run.task)
     device = build_device(config["device"])
     run.model.to(device)
     baselines = Baselines(run, config)

@@ -49,7 +49,7 @@ def _bench_goals(config: dict[str, Any], given: set[str]) -> None:
 
 BENCH_VERBS = {
     "bench goals": Verb(
-        summary="Measure who reaches goals: the planner, learned policies, noise, a planner in the simulator.",
+        summary="Measure who reaches goals: the planner, policies without search, noise, the simulator.",
         examples=(
             "worldmodel bench goals checkpoint=runs/tworoom/offline-seed-0",
             "worldmodel bench goals checkpoint=runs/my-run agents=[planner,random] planner=icem",
