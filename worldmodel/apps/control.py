@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -184,33 +184,25 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
 def _watch(
     config: dict[str, Any], run: TrainedRun | None, task: str, env_config: dict[str, Any]
 ) -> Watch | None:
-    """What tells that the robot does not do what its model expects; ordinary episodes are played first.
-
-    These, with starts of their own and the agent that is asked for, are kept with the run.
-    """
+    """What tells that the robot does not do what its model expects, by ordinary episodes played first."""
     if config["alarm"] == "off" or run is None:
         return None
-    monitor, acting = Monitor(run.model), _acting(config, run)
+    monitor = Monitor(run.model)
 
     def ordinary(num_episodes: int) -> Iterator[Sequence[Signals]]:
-        env = build_env(task, env_config, num_envs=1, seed=_ORDINARY_SEED + config["seed"], how="sync")
-        try:
+        seed = _ORDINARY_SEED + config["seed"]
+        with closing(build_env(task, env_config, num_envs=1, seed=seed, how="sync")) as env:
             goal, watch = _goal(config, env, run), Watch(monitor)
             agent = _agent(config, env, run, goal)
             for episode in range(num_episodes):
                 _play(env, agent, goal, watch=watch, is_first=episode == 0)
                 yield watch.trace
-        finally:
-            env.close()
 
-    about = {
-        "model": run.checkpoint.state["digest"],
-        "agent": config["agent"],
-        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
-        "goal": config["goal"],
-        "disagreement_weight": config["disagreement_weight"],
-    }
-    limits = calibrated(run.directory / f"alarm-{acting}.json", about, config["alarm_rate"], ordinary)
+    about = {key: config[key] for key in ("agent", "goal", "disagreement_weight")}
+    about["model"] = run.checkpoint.state["digest"]
+    about["planner"] = _planner_config(config, run) if config["agent"] == "planner" else None
+    path = run.directory / f"alarm-{_acting(config, run)}.json"
+    limits = calibrated(path, about, config["alarm_rate"], ordinary)
     return Watch(monitor, limits, stops=config["alarm"] == "stop")
 
 
