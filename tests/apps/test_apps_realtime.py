@@ -21,6 +21,7 @@ from worldmodel.apps.realtime.loop import LoopSettings, RealtimeLoop
 from worldmodel.apps.realtime.planning import BackgroundPlanner, LatentBelief, PhysicsBelief
 from worldmodel.apps.realtime.robot import RobotInterface, Sighting
 from worldmodel.apps.realtime.simulated import SimulatedRobot
+from worldmodel.apps.realtime.source import ControlSource
 from worldmodel.apps.trained import open_run
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.model import LatentModel, WorldModelSize
@@ -364,12 +365,9 @@ def test_a_learned_value_for_the_oracle_is_refused_in_real_time(point_run, refus
 
 
 def test_the_source_of_a_planner_makes_what_control_would_have(point_run):
-    from worldmodel.apps.realtime.source import ControlSource
-
-    config = to_dict(compose_config("control", [f"checkpoint={point_run}"]))
-    run = open_run(point_run)
-    source = ControlSource(config, run.task, run.config["env"], run.planner_config(None), False)
-    agent, belief = source.build()
+    config = to_dict(compose_config("control", [f"checkpoint={point_run}", f"task={toy_tasks.POINT}"]))
+    run = open_run(point_run, task=toy_tasks.POINT)
+    agent, belief = ControlSource(config).build()
     belief.reset(1)
     state = np.array([0.3, -0.2], np.float32)
     belief.see(Sighting(step=0, time_s=0.0, observation={"state": state}), {})

@@ -120,18 +120,25 @@ class OracleForesight:
 
     - `env`: where the agent acts.
     - `learned`: what the last state of a candidate is worth, and proposals; without it, nothing follows.
+    - `seeks_goals`: whether nearness to the episodes' goals is what counts, also where the task's reward
+      knows nothing of them.
     """
 
     device = torch.device("cpu")  # the simulator's
 
     def __init__(
-        self, env: envs.TaskVectorEnv, *, num_threads: int = 1, learned: LearnedForesight | None = None
+        self,
+        env: envs.TaskVectorEnv,
+        *,
+        num_threads: int = 1,
+        learned: LearnedForesight | None = None,
+        seeks_goals: bool = False,
     ) -> None:
         if not isinstance(env, envs.SyncTaskVectorEnv):
             raise ConfigError(
                 "model=oracle needs environments that it can look into: envs.make_vec(..., how='sync')"
             )
-        self._env, self._learned = env, learned
+        self._env, self._learned, self._seeks_goals = env, learned, seeks_goals
         assert env.single_action_space.shape is not None
         self.action_dim = int(env.single_action_space.shape[0])
         self.oracle = envs.Oracle(
@@ -155,8 +162,9 @@ class OracleForesight:
         """From the environments' physics states; the observation serves the learned part alone."""
         learned = None if self._learned is None else self._learned.outlook(observation)
         value = None if learned is None else self._value
+        reward = envs.goal_reward(self._env.task_envs) if self._seeks_goals else None
         return Outlook(
-            score=oracle_scorer(self.oracle, self._env.simulations, terminal_value=value),
+            score=oracle_scorer(self.oracle, self._env.simulations, terminal_value=value, reward=reward),
             propose=None if learned is None else learned.propose,
         )
 
@@ -170,8 +178,8 @@ class OracleForesight:
 def oracle_scorer(oracle: envs.Oracle, simulations: Sequence[envs.Simulation], **options: Any) -> Scorer:
     """An oracle as a planner's scorer, from the states that these simulations are in.
 
-    `options`: `terminal_value`, `violation` and `weight`, as in `envs.Oracle.returns`. Several oracles with
-    different `change_model` make one scorer by `planners.risk.over_members`.
+    `options`: `terminal_value`, `reward`, `violation` and `weight`, as in `envs.Oracle.returns`. Several
+    oracles with different `change_model` make one scorer by `planners.risk.over_members`.
     """
 
     def score(candidates: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
 from worldmodel.model import LatentModel
-from worldmodel.training import make_model
+from worldmodel.training import fresh_like
 
 _COARSE = 16  # pixels along each side of an image that a probe looks at itself
 _CHUNK = 256  # observations that are encoded at once
@@ -51,7 +51,7 @@ def run_probe(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
     record = provenance("probe", config, given, torch.device("cpu"), PACKAGES)
     features = {
         "latent": run.model,
-        "untrained": _untrained(run.model, config["seed"]),
+        "untrained": fresh_like(run.model, config["seed"]),
     }
     total = len(features) * len(episodes)
     with ProgressDisplay("encoding", total, "episodes") as display:
@@ -86,14 +86,6 @@ def _episodes(config: dict[str, Any], run: TrainedRun) -> list[Episode]:
     return [dataset.episode(index) for index in range(min(config["episodes"], len(dataset)))]
 
 
-def _untrained(model: LatentModel, seed: int) -> LatentModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = make_model(model.size)
-    fresh.encoder.share_statistics(model.encoder)  # type: ignore[arg-type]
-    return fresh
-
-
 @torch.inference_mode()
 def _encoded(
     model: LatentModel, episodes: Sequence[Episode], every: int, display: ProgressDisplay, *, done: int
@@ -106,11 +98,8 @@ def _encoded(
             model.embed({key: torch.from_numpy(rows[i : i + _CHUNK]) for key, rows in seen})
             for i in range(0, episode.num_steps, _CHUNK)
         ]
-        embeddings, actions = torch.cat(parts), torch.from_numpy(np.array(episode.action))
-        latents = [model.layout.start(embeddings[0])]
-        for action, embedding in zip(actions, embeddings[1:], strict=False):
-            latents.append(model.layout.advance(latents[-1], action, embedding))
-        found.append(torch.stack(latents)[::every].numpy())
+        actions = torch.from_numpy(np.array(episode.action[:-1]))
+        found.append(model.layout.along(torch.cat(parts), actions)[::every].numpy())
         display.update(done + index + 1)
     return found
 

@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import envs
-from worldmodel.apps.trained import TrainedRun, open_accelerated
+from worldmodel.apps.agent import Agent
+from worldmodel.apps.build import action_dim, build_planning_agent
+from worldmodel.apps.foresight import Foresight, OracleForesight
+from worldmodel.apps.given_goal import given_goal
+from worldmodel.apps.goals import Goal, GoalForesight, goals_of, is_goal_task
+from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.model import LatentModel, WorldModel
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,66 @@ class Subject:
             return str(self.config["agent"])
         name = str(self.planner_config["name"])
         return f"oracle-{name}" if self.is_oracle else name
+
+    def goal(self, env: envs.SyncTaskVectorEnv) -> Goal | None:
+        """What is sought in the one environment that `env` holds; None where rewards are all that counts.
+
+        Errors: `ConfigError` for a goal that cannot be, or where one is missing.
+        """
+        model, given = self._goal_model, self.config["goal"]
+        if given is not None:
+            if model is None:
+                trained = (
+                    "" if self.run is None else f", and {self.run.checkpoint.path} was trained with them"
+                )
+                raise ConfigError(
+                    f"goal={given}: only models without rewards plan to goals{trained}: give the checkpoint= "
+                    "of a run with experiment=jepa"
+                )
+            return given_goal(given, env, model)
+        if is_goal_task(env.task) and (model is not None or env.task_envs[0].goal.is_rewarded):
+            return Goal(goals_of(env), is_judged=True)
+        if model is not None and self.has_planner and not self.is_oracle:
+            raise ConfigError(
+                f"goal= is missing: {env.task} draws none. Give a picture, an observation or a physics state"
+            )
+        return None
+
+    def agent(self, env: envs.SyncTaskVectorEnv, goal: Goal | None) -> Agent:
+        """What acts there, and seeks that goal."""
+        seed = self.config["seed"]
+        if self.has_planner and (foresight := self.foresight(env, goal)) is not None:
+            return build_planning_agent(foresight, self.planner_config, seed=seed)
+        return make_agent(
+            self.config["agent"],
+            action_dim(env),
+            seed=seed,
+            run=self.run,
+            planner_config=self.config.get("planner"),
+        )
+
+    def foresight(self, env: envs.SyncTaskVectorEnv, goal: Goal | None) -> Foresight | None:
+        """Where its planner's futures come from; None without a model."""
+        run = self.run
+        if self.is_oracle:
+            learned = None if run is None else run.foresight
+            return OracleForesight(env, num_threads=self.config["num_threads"], learned=learned)
+        if run is None:
+            return None
+        if self._goal_model is None:
+            return run.foresight
+        assert goal is not None
+        return GoalForesight(
+            run.model,
+            goal.observed,
+            disagreement_weight=run.disagreement_weight,
+            acceleration=run.acceleration,
+        )
+
+    @property
+    def _goal_model(self) -> LatentModel | None:
+        """The model, if it learned without rewards."""
+        return None if self.run is None or isinstance(self.run.model, WorldModel) else self.run.model
 
     def output(self, suffix: str = "") -> Path:
         """The folder for what is found, made. Errors: `RunError` where it cannot be."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+import envs
 from worldmodel.apps.bench.output import (
     Row,
     check_counts,
@@ -27,7 +28,6 @@ from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.realtime.report import summary
 from worldmodel.apps.realtime.run import RealtimeControl
-from worldmodel.apps.realtime.source import ControlSource
 from worldmodel.apps.statistics import latency, mean_interval
 from worldmodel.apps.subject import Subject
 
@@ -52,9 +52,6 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     # As `control` would be asked.
     control = to_dict(compose_config("control", [quoted("checkpoint", config["checkpoint"]), "seed=0"]))
     subject = Subject.of(control)
-    source = ControlSource(
-        control, subject.task, subject.env_config, subject.planner_config, subject.is_oracle
-    )
     folder = make_folder(config["output"])
     torch.set_num_threads(1)
     record = provenance("bench realtime", config, given, torch.device("cpu"), PACKAGES)
@@ -64,11 +61,11 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     rows: list[Row] = []
     with ProgressDisplay("bench realtime", len(clocked) * len(config["periods_ms"]) + 1, "loops") as display:
         if "synchronous" in config["loops"]:
-            rows.append(_synchronous(source, seeds))
+            rows.append(_synchronous(subject, seeds))
             display.update(len(rows), {"return": f"{rows[-1]['return']:.0f}"})
         for name in clocked:
             for period_ms in config["periods_ms"]:
-                rows.append(_clocked(source, seeds, name, period_ms, config))
+                rows.append(_clocked(subject, seeds, name, period_ms, config))
                 display.update(len(rows), {"return": f"{rows[-1]['return']:.0f}"})
     page = _page(rows, subject, config, record)
     return write_all(
@@ -76,9 +73,10 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     )
 
 
-def _synchronous(source: ControlSource, seeds: list[int]) -> Row:
-    agent, _ = source.build()
-    env = build_env(source.task, source.env_config, num_envs=1, seed=0)
+def _synchronous(subject: Subject, seeds: list[int]) -> Row:
+    env = build_env(subject.task, subject.env_config, num_envs=1, seed=0, how="sync")
+    assert isinstance(env, envs.SyncTaskVectorEnv)
+    agent = subject.agent(env, None)
     returns, seconds = [], []
     try:
         for seed in seeds:
@@ -106,17 +104,15 @@ def _percentiles(seconds: list[float]) -> tuple[float, float, float, float]:
     return found.p50_ms, found.p95_ms, found.p99_ms, found.max_ms
 
 
-def _clocked(
-    source: ControlSource, seeds: list[int], name: str, period_ms: int, config: dict[str, Any]
-) -> Row:
-    loop = source.config["loop"] | {
+def _clocked(subject: Subject, seeds: list[int], name: str, period_ms: int, config: dict[str, Any]) -> Row:
+    loop = subject.config["loop"] | {
         "period_s": period_ms / 1e3,
         "lead_steps": config["lead_steps"],
         "deadline": name == "deadline",
         "background": config["background"],
     }
-    faults = source.config["faults"] | {"stall_s": config["stall_ms"] / 1e3}
-    with RealtimeControl(source, control_period_s=None, seeds=seeds, loop=loop, faults=faults) as control:
+    faults = subject.config["faults"] | {"stall_s": config["stall_ms"] / 1e3}
+    with RealtimeControl(subject, control_period_s=None, seeds=seeds, loop=loop, faults=faults) as control:
         episodes = [control.live(number) for number in range(len(seeds))]
     returns = [episode.lived.episode_return for episode in episodes]
     return _row(name, period_ms, returns, summary(episodes, control.period_s))
@@ -146,10 +142,10 @@ def _page(rows: list[Row], subject: Subject, config: dict[str, Any], record: dic
     lines += [f"- {name.replace('_', ' ')}: {LOOPS[name]}." for name in config["loops"]]
     lines += [
         "",
-        f"{config["episodes"]} episodes of the same starts each; in brackets the 95 % interval. Latency: "
-        "the tick that was seen to the command made of it. Missed: steps whose plan was late. Jitter: std of "
-        "the time between two commands. Ticks: how late the simulated robot's own were (p99), which the "
-        "machine is to blame for.",
+        f"{config['episodes']} episodes of the same starts each; in brackets the 95 % interval. Latency: "
+        "from the tick seen to the command made of it. Missed: steps whose plan was late. Jitter: std of the "
+        "time between two commands. Ticks: how late the simulated robot's own were (p99), which the machine "
+        "is to blame for.",
         "",
     ]
     cells = [

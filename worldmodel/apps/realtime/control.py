@@ -14,7 +14,6 @@ from worldmodel.apps.control import CONTROL_FILE, VIDEO_FILE
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.realtime.report import summary, timeline
 from worldmodel.apps.realtime.run import RealtimeControl, RealtimeEpisode
-from worldmodel.apps.realtime.source import ControlSource
 from worldmodel.apps.statistics import mean_interval, success_interval
 from worldmodel.apps.subject import Subject
 from worldmodel.apps.video import ControlVideo, check_drawable
@@ -38,18 +37,17 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
     env = build_env(
         subject.task, subject.env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync"
     )
+    assert isinstance(env, envs.SyncTaskVectorEnv)
     try:
         if config["video"]:
             _check_filmable(env)
         output = subject.output("-realtime")
         seeds = _seeds(config["seed"], config["episodes"])
-        source = ControlSource(
-            config, subject.task, subject.env_config, subject.planner_config, subject.is_oracle
-        )
+        subject.goal(env)  # a mistake is told now, not by the planner's process
         episodes: list[RealtimeEpisode] = []
         with (
             RealtimeControl(
-                source,
+                subject,
                 control_period_s=env.control_period_s,
                 seeds=seeds,
                 loop=config["loop"],
@@ -134,10 +132,9 @@ def _seeds(seed: int, num_episodes: int) -> list[int]:
 
 
 def _film(
-    env: envs.TaskVectorEnv, seed: int, episode: RealtimeEpisode, video: ControlVideo, period_s: float
+    env: envs.SyncTaskVectorEnv, seed: int, episode: RealtimeEpisode, video: ControlVideo, period_s: float
 ) -> None:
     """Draw an episode from the physics states that were recorded."""
-    assert isinstance(env, envs.SyncTaskVectorEnv)
     task_env, lived = env.task_envs[0], episode.lived
     env.reset(seed=[seed])
     told = {each.step: each for each in episode.log.told}

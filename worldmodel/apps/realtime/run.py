@@ -15,6 +15,7 @@ from worldmodel.apps.realtime.loop import Log, LoopSettings, RealtimeLoop
 from worldmodel.apps.realtime.planning import BackgroundPlanner
 from worldmodel.apps.realtime.simulated import SimulatedRobot
 from worldmodel.apps.realtime.source import ControlSource
+from worldmodel.apps.subject import Subject
 from worldmodel.errors import ConfigError
 
 ON_MISS = ("play_on", "hold", "zero", "stop")
@@ -32,7 +33,7 @@ class RealtimeEpisode:
 class RealtimeControl:
     """A simulated robot and a background planner, kept for several episodes; a context.
 
-    - `config`: that of `configs/control.yaml`.
+    - `subject`: what acts, and in what.
     - `control_period_s`: the task's own; `loop.period_s` may say otherwise.
 
     Errors: `ConfigError`, `EnvError` or `RunError` for a user's mistake.
@@ -40,7 +41,7 @@ class RealtimeControl:
 
     def __init__(
         self,
-        source: ControlSource,
+        subject: Subject,
         *,
         control_period_s: float | None,
         seeds: list[int],
@@ -52,13 +53,13 @@ class RealtimeControl:
         period_s = loop["period_s"] or control_period_s
         if period_s is None:
             raise ConfigError(
-                f"{source.task} does not say how fast its robot is: give loop.period_s=, in seconds"
+                f"{subject.task} does not say how fast its robot is: give loop.period_s=, in seconds"
             )
         self.period_s, self._seeds = float(period_s), seeds
         what_fails = Faults(**faults)
         self._robot = SimulatedRobot(
-            source.task,
-            source.env_config,
+            subject.task,
+            subject.env_config,
             control_period_s=self.period_s,
             seeds=seeds,
             faults=what_fails,
@@ -81,7 +82,7 @@ class RealtimeControl:
                 stall_s=what_fails.stall_s,
                 stall_every_s=what_fails.stall_every_s,
             )
-            self._planner = BackgroundPlanner(source, loop["background"])
+            self._planner = BackgroundPlanner(ControlSource(subject.config), loop["background"])
         except BaseException:
             self._robot.close()
             raise

@@ -63,10 +63,11 @@ BENCH_VERBS = {
         run=_bench_realtime,
     ),
     "bench goals": Verb(
-        summary="Measure who reaches goals: the planner, its plans played blindly, noise, the simulator.",
+        summary="Measure who reaches goals: the planner, policies without search, noise, the simulator.",
         examples=(
             "worldmodel bench goals checkpoint=runs/tworoom/offline-seed-0",
             "worldmodel bench goals checkpoint=runs/my-run agents=[planner,random] planner=icem",
+            "worldmodel bench goals checkpoint=runs/my-run agents=[inverse_dynamics] dataset=data/tworoom",
         ),
         run=_bench_goals,
     ),

@@ -128,6 +128,7 @@ ROBOT_VERBS = {
             "worldmodel control checkpoint=pretrained/cheetah-run",
             "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
             "worldmodel control checkpoint=runs/demo agent=policy video=false",
+            "worldmodel control checkpoint=runs/tworoom goal=[0.5,-0.4]",
             "worldmodel control model=oracle task=cheetah-run planner=icem",
         ),
         run=_control,
