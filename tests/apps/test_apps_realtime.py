@@ -15,10 +15,11 @@ from worldmodel.apps.build import build_env
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.foresight import ImaginingForesight, OracleForesight, Outlook
+from worldmodel.apps.realtime.belief import LatentBelief, PhysicsBelief
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits
 from worldmodel.apps.realtime.loop import LoopSettings, RealtimeLoop
-from worldmodel.apps.realtime.planning import BackgroundPlanner, LatentBelief, PhysicsBelief
+from worldmodel.apps.realtime.planning import BackgroundPlanner
 from worldmodel.apps.realtime.robot import RobotInterface, Sighting
 from worldmodel.apps.realtime.simulated import SimulatedRobot
 from worldmodel.apps.realtime.source import ControlSource

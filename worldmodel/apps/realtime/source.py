@@ -8,7 +8,7 @@ from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
 from worldmodel.apps.goals import Goal
-from worldmodel.apps.realtime.planning import Belief, LatentBelief, PhysicsBelief
+from worldmodel.apps.realtime.belief import Belief, LatentBelief, PhysicsBelief
 from worldmodel.apps.subject import Subject
 
 
