@@ -21,6 +21,7 @@ from envs.loaded_task import LoadedTask
 from envs.mjcf_env import load_mjcf_task
 from envs.pose_goals import POSES
 from envs.suite import canonical_name, load_suite_task, suite_tasks
+from envs.task_images import hide_geoms
 from envs.tasks import BATCH_TASKS, OWN_TASKS
 from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv, TaskVectorEnv
 from envs.wrappers import TaskEnv
@@ -79,6 +80,7 @@ def make(
     camera: str | int | None = None,
     render_size: tuple[int, int] = (480, 480),
     factors: Mapping[str, Any] | None = None,
+    hide: Sequence[str] = (),
     marks_goal: bool = True,
 ) -> TaskEnv:
     """Make a task with dict observations and actions in [-1, 1].
@@ -95,6 +97,7 @@ def make(
         render_size: (width, height) of the images that `render()` returns.
         factors: what differs from the usual, for our own tasks: {"mass": 2.0, "friction": [0.5, 1.5]} is
             twice the mass, and friction drawn anew from a range with each episode (see `envs.factors`).
+        hide: geoms of the MuJoCo model, by name, that no image shows (`target`, of reacher's poses).
         marks_goal: whether `render()` shows the goal of the episode, in our own tasks.
 
     Raises:
@@ -104,6 +107,7 @@ def make(
     """
     loaded = load_task(task, factors)
     try:
+        hide_geoms(loaded, hide)
         return TaskEnv(
             loaded,
             seed=seed,

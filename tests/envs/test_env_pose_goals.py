@@ -116,3 +116,30 @@ def test_a_task_without_mujoco_has_no_such_states():
     env.reset(seed=0)
     with pytest.raises(envs.EnvError, match="does not tell what it observes"):
         env.observation_at(np.zeros(3))
+
+
+@pytest.mark.parametrize("how", ["sync", "batch"])
+def test_what_is_hidden_is_in_no_image_and_physics_stays(how):
+    plain, hiding = (
+        envs.make_vec("reacher-easy", num_envs=2, how=how, observe=["state", "pixels"], hide=hide)
+        for hide in ((), ("target",))
+    )
+    first, second = plain.reset()[0], hiding.reset()[0]
+    np.testing.assert_array_equal(first["state"], second["state"])
+
+    def redness(observation):
+        red, _, blue = observation["pixels"].astype(int).transpose(1, 0, 2, 3)
+        return ((red > 150) & (red > blue + 60)).sum((1, 2))
+
+    assert (redness(first) > redness(second) + 15).all(), "the target is a red disc"
+    actions = np.full((2, 2), 0.5, np.float32)
+    np.testing.assert_array_equal(plain.step(actions)[1], hiding.step(actions)[1])
+    plain.close()
+    hiding.close()
+
+
+def test_only_what_is_there_can_be_hidden():
+    with pytest.raises(envs.EnvError, match=r"reacher-easy has no geom 'targt'; those .* target, arm"):
+        envs.make("reacher-easy", hide=["targt"])
+    with pytest.raises(envs.EnvError, match=r"Pendulum-v1 has no geoms"):
+        envs.make("Pendulum-v1", hide=["pole"])

@@ -73,9 +73,10 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
-                played = _play(
-                    env, agent, goal, video if episode == 0 else None, watch, is_first=episode == 0
-                )
+                if episode == 0:  # that of the seed, whatever the warm-up has played
+                    played = _play(env, agent, goal, video, watch, seeds=list(env.env_seeds))
+                else:
+                    played = _play(env, agent, goal, None, watch)
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
@@ -136,14 +137,14 @@ class Played:
 def _play(
     env: Any,
     agent: Any,
-    goal: Goal | None,
+    goal: Goal | None = None,
     video: ControlVideo | None = None,
     watch: Watch | None = None,
     *,
-    is_first: bool,
+    seeds: list[int] | None = None,
 ) -> Played:
-    """One episode; the first is that of the seed, whatever the warm-up has played."""
-    observation, _ = env.reset(seed=list(env.env_seeds) if is_first else None)
+    """One episode: the next, or that of the seeds."""
+    observation, _ = env.reset(seed=seeds)
     if goal is not None:
         goal.start()
     first = observation
@@ -191,8 +192,8 @@ def _watch(subject: Subject) -> Watch | None:
             assert isinstance(env, envs.SyncTaskVectorEnv)
             goal, watch = subject.goal(env), Watch(monitor)
             agent = subject.agent(env, goal)
-            for episode in range(num_episodes):
-                _play(env, agent, goal, watch=watch, is_first=episode == 0)
+            for _ in range(num_episodes):
+                _play(env, agent, goal, watch=watch)
                 yield watch.trace
 
     about = {key: config[key] for key in ("agent", "goal", "disagreement_weight")}

@@ -13,12 +13,42 @@ from PIL import Image, ImageOps
 
 import envs
 from worldmodel.apps.goals import Goal, always, goals_of, is_goal_task
+from worldmodel.apps.trained import TrainedRun
 from worldmodel.errors import ConfigError
-from worldmodel.model import LatentModel
+from worldmodel.model import LatentModel, WorldModel
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _MAX_BYTES, _MAX_PIXELS = 64_000_000, 64_000_000  # of a file, unpacked
 _OBSERVATION_KEYS, _STATE_KEY = {"state", "pixels"}, "physics_state"
+
+
+def sought_goal(
+    given: str | Sequence[Any] | None,
+    env: envs.SyncTaskVectorEnv,
+    run: TrainedRun | None,
+    *,
+    plans_in_model: bool,
+) -> Goal | None:
+    """What is sought in the one environment of `env`; None where rewards are all that counts.
+
+    Errors: `ConfigError` where a goal is given and nobody plans to it, or is missing; as `given_goal`.
+    """
+    model = None if run is None or isinstance(run.model, WorldModel) else run.model
+    if given is not None:
+        if model is None:
+            trained = "" if run is None else f", and {run.checkpoint.path} was trained with them"
+            raise ConfigError(
+                f"goal={given}: only models without rewards plan to goals{trained}: give the "
+                "checkpoint= of a run with experiment=jepa"
+            )
+        return given_goal(given, env, model)
+    if is_goal_task(env.task) and (model is not None or env.task_envs[0].goal.is_rewarded):
+        return Goal(goals_of(env), is_judged=True)
+    if model is not None and plans_in_model:
+        raise ConfigError(
+            f"goal= is missing: {env.task} draws none. Give a picture, an observation or a physics state"
+        )
+    return None
 
 
 def given_goal(given: str | Sequence[Any], env: envs.SyncTaskVectorEnv, model: LatentModel) -> Goal:

@@ -8,11 +8,11 @@ import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_planning_agent
 from worldmodel.apps.foresight import Foresight, OracleForesight
-from worldmodel.apps.given_goal import given_goal
-from worldmodel.apps.goals import Goal, GoalForesight, goals_of, is_goal_task
+from worldmodel.apps.given_goal import sought_goal
+from worldmodel.apps.goals import Goal, GoalForesight
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.errors import ConfigError, RunError
-from worldmodel.model import LatentModel, WorldModel
+from worldmodel.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,8 @@ class Subject:
 
         Errors: `ConfigError` for a goal that cannot be, or where one is missing.
         """
-        model, given = self._goal_model, self.config["goal"]
-        if given is not None:
-            if model is None:
-                trained = (
-                    "" if self.run is None else f", and {self.run.checkpoint.path} was trained with them"
-                )
-                raise ConfigError(
-                    f"goal={given}: only models without rewards plan to goals{trained}: give the checkpoint= "
-                    "of a run with experiment=jepa"
-                )
-            return given_goal(given, env, model)
-        if is_goal_task(env.task) and (model is not None or env.task_envs[0].goal.is_rewarded):
-            return Goal(goals_of(env), is_judged=True)
-        if model is not None and self.has_planner and not self.is_oracle:
-            raise ConfigError(
-                f"goal= is missing: {env.task} draws none. Give a picture, an observation or a physics state"
-            )
-        return None
+        plans = self.has_planner and not self.is_oracle
+        return sought_goal(self.config["goal"], env, self.run, plans_in_model=plans)
 
     def agent(self, env: envs.SyncTaskVectorEnv, goal: Goal | None) -> Agent:
         """What acts there, and seeks that goal."""
@@ -114,7 +98,7 @@ class Subject:
             return OracleForesight(env, num_threads=self.config["num_threads"], learned=learned)
         if run is None:
             return None
-        if self._goal_model is None:
+        if isinstance(run.model, WorldModel):
             return run.foresight
         assert goal is not None
         return GoalForesight(
@@ -123,11 +107,6 @@ class Subject:
             disagreement_weight=run.disagreement_weight,
             acceleration=run.acceleration,
         )
-
-    @property
-    def _goal_model(self) -> LatentModel | None:
-        """The model, if it learned without rewards."""
-        return None if self.run is None or isinstance(self.run.model, WorldModel) else self.run.model
 
     def output(self, suffix: str = "") -> Path:
         """The folder for what is found, made. Errors: `RunError` where it cannot be."""
