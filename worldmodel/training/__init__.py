@@ -7,6 +7,7 @@ from worldmodel.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from worldmodel.training.decoder import fit_decoder, load_decoder, save_decoder
 from worldmodel.training.jepa_trainer import JepaTrainer
 from worldmodel.training.kinds import make_model, make_trainer
 from worldmodel.training.metrics import MetricLogger, read_metrics
@@ -24,9 +25,12 @@ __all__ = [
     "diverged",
     "export_model",
     "find_checkpoint",
+    "fit_decoder",
     "load_checkpoint",
+    "load_decoder",
     "make_model",
     "make_trainer",
     "read_metrics",
     "save_checkpoint",
+    "save_decoder",
 ]
