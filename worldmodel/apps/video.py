@@ -18,10 +18,11 @@ from worldmodel.files import TEMPORARY_PREFIX
 
 _GOOD, _BAD = "#80ff80", "#ff8080"
 MAX_FPS = 60.0
+MAX_COMPARED_FPS = 12.0
 FPS_WITHOUT_PERIOD = 30.0  # where the environment does not say how fast its robot is
 
 
-def check_drawable(env: envs.TaskVectorEnv) -> None:
+def check_drawable(env: envs.TaskVectorEnv | envs.TaskEnv) -> None:
     """A video needs pictures. Errors: `ConfigError` where the task, or this machine, can draw none."""
     try:
         env.render()
@@ -29,27 +30,20 @@ def check_drawable(env: envs.TaskVectorEnv) -> None:
         raise ConfigError(f"video=true: {error}. With video=false it goes on without") from error
 
 
-class ControlVideo:
-    """An mp4 of one episode that plays at the robot's own speed; each frame shows time, return and latency.
+class VideoFile:
+    """An mp4; frames are encoded as they come. It appears, in one rename, where the `with` block ends well.
 
-    Frames are encoded as they come. The file appears, in one rename, where the `with` block ends well.
     Errors: `RunError` where it cannot be written.
     """
 
-    def __init__(self, path: Path, title: str, control_period_s: float | None) -> None:
-        self._path, self._title, self._control_period_s = path, title, control_period_s
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
         self._temporary = path.with_name(
             f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}"
         )
-        decisions_per_s = FPS_WITHOUT_PERIOD if control_period_s is None else 1 / control_period_s
-        # Show every n-th step where the control is faster than a screen.
-        self._every = max(1, int(np.ceil(decisions_per_s / MAX_FPS)))
-        self._fps = decisions_per_s / self._every
-        self._returns: list[float] = []
-        self._alarms: list[int] = []  # the steps
         self._writer: Any = None
 
-    def __enter__(self) -> "ControlVideo":
+    def __enter__(self) -> "VideoFile":
         return self
 
     def __exit__(
@@ -65,6 +59,46 @@ class ControlVideo:
             raise self._unwritten(failure) from failure
         finally:
             self._temporary.unlink(missing_ok=True)
+
+    def append(self, frame: np.ndarray) -> None:
+        """One frame more: uint8 (H, W, 3)."""
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            self._writer.append_data(frame)
+        except OSError as failure:
+            raise self._unwritten(failure) from failure
+
+    def _open(self) -> Any:
+        return imageio.v2.get_writer(
+            self._temporary,
+            format="FFMPEG",
+            fps=self._fps,
+            codec="libx264",
+            macro_block_size=2,
+            # One thread: decisions are measured while it encodes.
+            output_params=["-threads", "1"],
+        )
+
+    def _unwritten(self, error: OSError) -> RunError:
+        reason = error.strerror or str(error).partition("\n")[0]
+        return RunError(f"cannot write {self._path}: {reason}. Is there space? video=false needs none")
+
+
+class ControlVideo(VideoFile):
+    """One episode at the robot's own speed; each frame shows time, return and latency."""
+
+    def __init__(self, path: Path, title: str, control_period_s: float | None) -> None:
+        decisions_per_s = FPS_WITHOUT_PERIOD if control_period_s is None else 1 / control_period_s
+        # Show every n-th step where the control is faster than a screen.
+        self._every = max(1, int(np.ceil(decisions_per_s / MAX_FPS)))
+        super().__init__(path, decisions_per_s / self._every)
+        self._title, self._control_period_s = title, control_period_s
+        self._returns: list[float] = []
+        self._alarms: list[int] = []  # the steps
+
+    def __enter__(self) -> "ControlVideo":
+        return self
 
     @property
     def wants_frame(self) -> bool:
@@ -95,27 +129,12 @@ class ControlVideo:
             lines.append((f"surprise {alarm_level:5.2f} of alarm", _BAD if alarm_level > 1 else _GOOD))
         if fault is not None:
             lines.append((fault, _BAD))
-        try:
-            if self._writer is None:
-                self._writer = self._open()
-            self._writer.append_data(_draw(frame, lines, self._returns, self._alarms))
-        except OSError as failure:
-            raise self._unwritten(failure) from failure
+        self.append(_draw(frame, lines, self._returns, self._alarms))
 
-    def _open(self) -> Any:
-        return imageio.v2.get_writer(
-            self._temporary,
-            format="FFMPEG",
-            fps=self._fps,
-            codec="libx264",
-            macro_block_size=2,
-            # One thread: decisions are measured while it encodes.
-            output_params=["-threads", "1"],
-        )
 
-    def _unwritten(self, error: OSError) -> RunError:
-        reason = error.strerror or str(error).partition("\n")[0]
-        return RunError(f"cannot write {self._path}: {reason}. Is there space? video=false needs none")
+def watchable_fps(control_period_s: float | None) -> float:
+    """Frames per second of pictures to compare: the robot's own speed, or slower, so that eyes can follow."""
+    return MAX_COMPARED_FPS if control_period_s is None else min(1 / control_period_s, MAX_COMPARED_FPS)
 
 
 def caption(

@@ -1,6 +1,7 @@
 """The world model: a function of tensors that does not know who asks."""
 
 from worldmodel.model.acceleration import PRECISIONS, Acceleration
+from worldmodel.model.decoder import ImageDecoder
 from worldmodel.model.goal_policy import GoalPolicy
 from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
 from worldmodel.model.latent_model import LatentModel
@@ -11,6 +12,7 @@ __all__ = [
     "PRECISIONS",
     "Acceleration",
     "GoalPolicy",
+    "ImageDecoder",
     "LatentModel",
     "WorldModel",
     "WorldModelSize",

@@ -74,11 +74,10 @@ class Layout:
     def along(
         self, embeddings: Float[Tensor, "time embedding"], actions: Float[Tensor, "time_1 action"]
     ) -> Float[Tensor, "time latent"]:
-        """The latents at each of T times of an episode; the first as where nothing came before."""
-        rest = actions.new_zeros(self.history - 1, self.action_dim)
+        """The latents at each time of an episode, from its start on."""
         before = embeddings[:1].expand(self.history - 1, -1)
-        whole = self.over(torch.cat([before, embeddings])[None], torch.cat([rest, actions])[None])
-        return whole[0]
+        rest = actions.new_zeros(self.history - 1, self.action_dim)
+        return self.over(torch.cat([before, embeddings])[None], torch.cat([rest, actions])[None])[0]
 
     @property
     def _split(self) -> int:

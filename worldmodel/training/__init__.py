@@ -7,6 +7,7 @@ from worldmodel.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from worldmodel.training.decoder import fit_decoder, load_decoder, save_decoder
 from worldmodel.training.goal_policies import clone_behaviour, learn_inverse_dynamics
 from worldmodel.training.jepa_trainer import JepaTrainer
 from worldmodel.training.kinds import fresh_like, make_model, make_trainer
@@ -26,11 +27,14 @@ __all__ = [
     "diverged",
     "export_model",
     "find_checkpoint",
+    "fit_decoder",
     "fresh_like",
     "learn_inverse_dynamics",
     "load_checkpoint",
+    "load_decoder",
     "make_model",
     "make_trainer",
     "read_metrics",
     "save_checkpoint",
+    "save_decoder",
 ]

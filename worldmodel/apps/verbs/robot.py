@@ -135,10 +135,11 @@ ROBOT_VERBS = {
         implied=_oracle_defaults,
     ),
     "imagine": Verb(
-        summary="Imagined against real: the same actions in the model and in the simulator.",
+        summary="Imagined against real, in numbers and pictures: the same actions in model and simulator.",
         examples=(
             "worldmodel imagine checkpoint=runs/demo",
             "worldmodel imagine checkpoint=runs/demo horizon=100",
+            "worldmodel imagine checkpoint=runs/tworoom dataset=data/tworoom decoder.updates=2000",
         ),
         run=_imagine,
     ),
