@@ -50,7 +50,10 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     positive(config, "episodes")
     not_negative(config, "seed", "stall_ms")
     # As `control` would be asked.
-    control = to_dict(compose_config("control", [quoted("checkpoint", config["checkpoint"]), "seed=0"]))
+    asked = [quoted("checkpoint", config["checkpoint"]), "seed=0"]
+    if config["task"] is not None:
+        asked.append(quoted("task", config["task"]))
+    control = to_dict(compose_config("control", asked))
     subject = Subject.of(control)
     folder = make_folder(config["output"])
     torch.set_num_threads(1)
