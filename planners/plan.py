@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -79,10 +80,10 @@ class Plan:
                 f"plans of shapes {sorted(shapes)} (elite, parameter, action) cannot be one batch: take all "
                 "from one planner."
             )
-        return cls(
-            **{name: torch.cat([getattr(plan, name) for plan in plans]) for name in _BATCHED},
-            best_returns=plans[0].best_returns.new_zeros((sum(len(p.mean) for p in plans), 0)),
-        )
+        tensors: dict[str, Any] = {
+            name: torch.cat([getattr(plan, name) for plan in plans]) for name in _BATCHED
+        }
+        return cls(**tensors, best_returns=tensors["mean"].new_zeros((len(tensors["mean"]), 0)))
 
     def rows(self, start: int, stop: int) -> "Plan":
         """Rows `start` to `stop` (excluded) as a batch of their own, sharing this plan's memory."""

@@ -14,7 +14,7 @@ Observation = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """What is remembered of B environments between two decisions: latents (B, L), and what was done (B, A)."""
+    """What is remembered of B environments between two decisions: latents (B, L), and actions done (B, A)."""
 
     latent: Tensor
     action: Tensor

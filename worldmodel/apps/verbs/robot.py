@@ -32,6 +32,12 @@ def _control(config: dict[str, Any], given: set[str]) -> None:
     control(config)
 
 
+def _serve(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.serve import serve
+
+    serve(config)
+
+
 def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
     """The simulator knows no value of what follows a plan: it must look further than a learned model."""
     if "model=oracle" not in overrides:
@@ -131,6 +137,15 @@ ROBOT_VERBS = {
         ),
         run=_control,
         implied=_oracle_defaults,
+    ),
+    "serve": Verb(
+        summary="Let robots ask a trained model for plans, over openpi's websocket protocol.",
+        examples=(
+            "worldmodel serve checkpoint=pretrained/cheetah-run",
+            "worldmodel serve checkpoint=runs/demo port=9000 plan_ms=15 limits.connections=4",
+            "worldmodel serve checkpoint=runs/demo host=0.0.0.0 token_file=token",
+        ),
+        run=_serve,
     ),
     "imagine": Verb(
         summary="Imagined against real: the same actions in the model and in the simulator.",
