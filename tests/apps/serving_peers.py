@@ -68,7 +68,9 @@ class Memo(logging.Handler):
 
 
 @contextmanager
-def serving(decider, *, shapes=None, takes_goal=False, token=None, max_batch=32, window_s=0.0, **limits):
+def serving(
+    decider, *, shapes=None, takes_goal=False, token=None, max_batch=32, window_s=0.0, metadata=None, **limits
+):
     """A server in a thread of its own, until the block ends."""
     metrics, memo = Metrics(), Memo()
     log = logging.Logger("test", logging.INFO)
@@ -85,7 +87,7 @@ def serving(decider, *, shapes=None, takes_goal=False, token=None, max_batch=32,
         batcher,
         reader,
         Limits(**(LIMITS | limits)),
-        metadata={"task": "echo", "horizon": HORIZON},
+        metadata=metadata or {"task": "echo", "horizon": HORIZON},
         token=token,
         metrics=metrics,
         log=log,

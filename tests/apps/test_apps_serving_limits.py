@@ -210,7 +210,9 @@ class Wordy(Echo):
 
 def test_who_asks_on_and_never_listens_is_sent_away():
     with serving(Wordy(), request_s=0.5) as server:
-        with websockets.sync.client.connect(server.uri, max_queue=1, compression=None) as connection:
+        with websockets.sync.client.connect(
+            server.uri, max_queue=1, compression=None, close_timeout=1
+        ) as connection:
             connection.recv(timeout=5)
             with suppress(ConnectionClosed, OSError):
                 for _ in range(200):

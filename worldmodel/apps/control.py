@@ -19,6 +19,7 @@ from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.foresight import Foresight, OracleForesight
 from worldmodel.apps.goals import GoalForesight, goals_of, has_goals
 from worldmodel.apps.progress import ProgressDisplay, console
+from worldmodel.apps.remote_agent import RemoteRun
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval, success_interval
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
@@ -43,11 +44,12 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     positive(config, "episodes", "num_threads")
     not_negative(config, "seed", "disagreement_weight")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
-    run, task, env_config = _subject(config)
+    remote = RemoteRun(config) if config["server"] is not None else None
+    run, task, env_config = _subject(config, remote)
     output = _output(config, run, task)
     env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
     try:
-        new_agent = partial(_agent, config, env, run)
+        new_agent = partial(_agent, config, env, run, remote)
         period_s: float | None = env.control_period_s
         agent = new_agent()
         _make_folder(output)
@@ -72,12 +74,14 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
+        if remote is not None:
+            remote.close()
     result = {
         "task": task,
-        "model": "oracle" if _is_oracle(config) else "learned" if run else None,
+        "model": "oracle" if _is_oracle(config) else "learned" if run else config["server"],
         "checkpoint": None if run is None else str(run.checkpoint.path),
         "agent": config["agent"],
-        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
+        "planner": _planner_config(config, run) if config["agent"] == "planner" and remote is None else None,
         "seed": config["seed"],
         "returns": returns,
         "return": mean_interval(returns).to_json(),
@@ -180,8 +184,12 @@ def _watch(
     return Watch(monitor, limits, stops=config["alarm"] == "stop")
 
 
-def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, Any]]:
+def _subject(
+    config: dict[str, Any], remote: RemoteRun | None
+) -> tuple[TrainedRun | None, str, dict[str, Any]]:
     """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
+    if remote is not None:
+        return None, *remote.subject(config)
     run = open_accelerated(config)
     check_alarm(config, has_model=run is not None)
     if run is not None:
@@ -198,7 +206,11 @@ def _subject(config: dict[str, Any]) -> tuple[TrainedRun | None, str, dict[str, 
     return run, task, config["env"] if run is None else run.config["env"]
 
 
-def _agent(config: dict[str, Any], env: Any, run: TrainedRun | None) -> Agent:
+def _agent(
+    config: dict[str, Any], env: Any, run: TrainedRun | None, remote: RemoteRun | None = None
+) -> Agent:
+    if remote is not None:
+        return remote.agent(env)
     if config["agent"] == "planner" and _is_oracle(config):
         foresight: Foresight = OracleForesight(
             env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
@@ -227,7 +239,9 @@ def _planner_config(config: dict[str, Any], run: TrainedRun | None) -> dict[str,
 
 
 def _acting(config: dict[str, Any], run: TrainedRun | None) -> str:
-    """What acts, in a word: the planner's name, or the agent's."""
+    """What acts, in a word: the planner's name, the agent's, or that it is a server."""
+    if config["server"] is not None:
+        return "server"
     if config["agent"] != "planner":
         return str(config["agent"])
     name = str(_planner_config(config, run)["name"])

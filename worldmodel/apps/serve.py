@@ -1,15 +1,8 @@
 """A trained model as a server that robots ask for plans: `worldmodel serve`."""
 
 import asyncio
-import ipaddress
-import logging
-import os
-import signal
-import time
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +10,18 @@ import torch
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.goals import GoalForesight
-from worldmodel.apps.progress import console
 from worldmodel.apps.run import default_num_threads
+from worldmodel.apps.serving import check_installed
+from worldmodel.apps.serving.access import read_token
 from worldmodel.apps.serving.batching import Batcher
 from worldmodel.apps.serving.limits import Limits
 from worldmodel.apps.serving.log import open_log
 from worldmodel.apps.serving.request import RequestReader
 from worldmodel.apps.sessions import Session, SessionAgent, SessionGoals
 from worldmodel.apps.trained import TrainedRun, open_accelerated
-from worldmodel.errors import ConfigError, RunError
+from worldmodel.errors import ConfigError
 from worldmodel.model import WorldModel
 
-if TYPE_CHECKING:
-    from worldmodel.apps.serving.server import PolicyServer
-
-TOKEN_VARIABLE = "WORLDMODEL_TOKEN"
-PACKAGES = ("msgpack", "websockets", "prometheus_client")
-_LEAST_TOKEN_LENGTH = 16
 _NUM_WARM_UP = 3  # decisions for each number of robots
 
 
@@ -44,10 +32,11 @@ def serve(config: dict[str, Any]) -> None:
     """
     check_installed("serve")
     from worldmodel.apps.serving.metrics import Metrics
+    from worldmodel.apps.serving.running import serve_until_stopped
     from worldmodel.apps.serving.server import PolicyServer
 
     _check(config)
-    limits, token = Limits.from_config(config["limits"]), read_token(config)
+    limits, token = Limits.from_config(config["limits"]), read_token(config["host"], config["token_file"])
     log = open_log(config["log"])
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run = open_accelerated(config)
@@ -66,49 +55,7 @@ def serve(config: dict[str, Any]) -> None:
     )
     server = PolicyServer(batcher, reader, limits, metadata=metadata, token=token, metrics=metrics, log=log)
     with batcher:
-        asyncio.run(_until_stopped(server, config, log))
-
-
-def check_installed(what: str) -> None:
-    """Errors: `ConfigError` that names the packages that are missing."""
-    if missing := [package for package in PACKAGES if find_spec(package) is None]:
-        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install 'worldmodel[serve]'")
-
-
-def read_token(config: dict[str, Any]) -> str | None:
-    """What robots must know; None on this machine alone, where none is given.
-
-    Errors: `ConfigError` for one that can be guessed, or where one is needed.
-    """
-    token, source = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
-    if config["token_file"] is not None:
-        source = f"token_file={config['token_file']}"
-        try:
-            token = Path(config["token_file"]).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {source}: {error}") from error
-    if token is None:
-        if is_loopback(config["host"]):
-            return None
-        raise ConfigError(
-            f"host={config['host']} is reached from other machines: set {TOKEN_VARIABLE} in the environment, "
-            "or give token_file=, so that not everybody can drive the robot (host=127.0.0.1 needs no token)"
-        )
-    token = token.strip()
-    if len(token) < _LEAST_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(
-            f"{source}: a token is one word of at least {_LEAST_TOKEN_LENGTH} ASCII characters, such as what "
-            "`openssl rand -hex 32` gives"
-        )
-    return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        asyncio.run(serve_until_stopped(server, config["host"], config["port"], log))
 
 
 def session_agent(run: TrainedRun, config: dict[str, Any]) -> SessionAgent:
@@ -169,23 +116,3 @@ def _warm_up(agent: SessionAgent, reader: RequestReader, largest: int) -> None:
         if size >= largest:
             break
         size *= 2
-
-
-async def _until_stopped(server: "PolicyServer", config: dict[str, Any], log: logging.Logger) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    try:
-        listening = await server.start(config["host"], config["port"])
-    except OSError as error:
-        raise RunError(
-            f"cannot listen at host={config['host']} port={config['port']}: {error.strerror or error}; "
-            "choose another port="
-        ) from error
-    port = listening.sockets[0].getsockname()[1]
-    host = f"[{config['host']}]" if ":" in config["host"] else config["host"]
-    console.print(f"serving ws://{host}:{port}  (health: /healthz, numbers: /metrics; Ctrl-C stops)")
-    await stopped.wait()
-    began = time.perf_counter()
-    await server.stop(listening)
-    log.info("stopped", extra={"about": {"seconds": round(time.perf_counter() - began, 3)}})

@@ -151,7 +151,7 @@ class PolicyServer:
         """One connection, from its first frame to its last."""
         self._num_opened += 1
         visitor = Visitor(self._num_opened, Rate(self._limits.requests_per_s, time.perf_counter()))
-        began, ended = time.perf_counter(), "closed by the robot"
+        began, ended = time.perf_counter(), ""
         self._visitors[connection] = visitor
         self._metrics.opened.inc()
         self._metrics.connections.set(len(self._visitors))
@@ -164,8 +164,7 @@ class PolicyServer:
             while True:
                 await self._exchange(connection, visitor)
         except ConnectionClosed as closed:
-            if closed.rcvd is None or closed.rcvd.code not in (1000, 1001, 1005):
-                ended = str(closed)
+            ended = _how_closed(closed)
         except Refusal as refusal:
             ended = f"{refusal.code} {refusal}"
             if refusal.reason != "stopping":
@@ -264,6 +263,12 @@ def _goodbye() -> Refusal:
 def _too_many(most: int) -> Refusal:
     message = f"all {most} connections are taken (limits.connections)"
     return Refusal(TRY_AGAIN_LATER, "connections", message)
+
+
+def _how_closed(closed: ConnectionClosed) -> str:
+    if closed.sent is not None and not closed.rcvd_then_sent:
+        return f"{closed.sent.code} {closed.sent.reason}"
+    return "the connection was lost" if closed.rcvd is None else "closed by the robot"
 
 
 def _peer(connection: ServerConnection) -> str:

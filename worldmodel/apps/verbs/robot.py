@@ -134,6 +134,7 @@ ROBOT_VERBS = {
             "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
             "worldmodel control checkpoint=runs/demo agent=policy video=false",
             "worldmodel control model=oracle task=cheetah-run planner=icem",
+            "worldmodel control server=ws://127.0.0.1:8000 episodes=3",
         ),
         run=_control,
         implied=_oracle_defaults,
