@@ -1,10 +1,13 @@
 """`worldmodel serve` and its clients, end to end: trained models, the command line, signals."""
 
 import json
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +17,14 @@ from serving_peers import Echo, OpenpiClient, serving
 
 import worldmodel
 from worldmodel.apps.cli import main
+from worldmodel.apps.config import compose_config
 from worldmodel.apps.remote_agent import RemoteAgent
 from worldmodel.apps.serving.access import TOKEN_VARIABLE, is_loopback
+from worldmodel.apps.verbs import VERBS
 from worldmodel.errors import ConfigError, RemoteError
 from worldmodel.remote import Client
 
+GUIDE = Path(__file__).parents[2] / "docs" / "serving.md"
 TOKEN = "correct-horse-battery-staple"
 STATE = {"state": np.zeros(3, np.float32)}
 
@@ -49,6 +55,7 @@ def test_a_trained_run_is_served_as_it_describes_itself(point_server):
     with OpenpiClient(point_server.uri) as client:
         told = client.metadata
         assert told["task"] == toy_tasks.POINT
+        assert all(f"`{key}`" in GUIDE.read_text() for key in told)
         assert told["observation"] == {"state": {"shape": [2], "dtype": "float32"}}
         assert (told["action_dim"], told["action_repeat"], told["control_period_s"]) == (1, 1, 0.05)
         assert (told["takes_goal"], told["planner"]) == (False, "mppi")
@@ -69,6 +76,31 @@ def test_control_asks_a_server_as_it_would_ask_the_run(point_server, tmp_path, c
     assert np.isfinite(result["returns"]).all()
     assert (output / "control.mp4").stat().st_size > 1000
     assert "decision p50" in capsys.readouterr().out
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S)
+
+
+def test_the_guide_shows_our_client_and_one_without_this_project():
+    ours, bare = python_blocks()
+    assert "worldmodel.Client" in ours
+    assert "worldmodel" not in bare
+
+
+@pytest.mark.parametrize("block", python_blocks(), ids=["ours", "bare"])
+def test_python_of_the_guide_runs(point_server, block, capsys):
+    assert "ws://127.0.0.1:8000" in block
+    exec(compile(block.replace("ws://127.0.0.1:8000", point_server.uri), "serving.md", "exec"), {})
+    assert re.search(r"\d \[-?\d|^\[-?\d", capsys.readouterr().out, re.M)  # an action
+
+
+def test_commands_of_the_guide_compose():
+    lines = re.findall(r"^worldmodel ([^#\n]*)", GUIDE.read_text(), re.M)
+    assert len(lines) >= 3
+    for words in map(shlex.split, lines):
+        verb = next(verb for verb in VERBS if words[: len(verb.split())] == verb.split())
+        compose_config(verb.replace(" ", "_"), words[len(verb.split()) :])
 
 
 @pytest.mark.parametrize(

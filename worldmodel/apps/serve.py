@@ -1,6 +1,7 @@
 """A trained model as a server that robots ask for plans: `worldmodel serve`."""
 
 import asyncio
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.goals import GoalForesight
+from worldmodel.apps.progress import console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.serving import check_installed
 from worldmodel.apps.serving.access import read_token
@@ -25,8 +27,15 @@ from worldmodel.model import WorldModel
 _NUM_WARM_UP = 3  # decisions for each number of robots
 
 
-def serve(config: dict[str, Any]) -> None:
-    """Answer robots until Ctrl-C or SIGTERM; `config` is that of `configs/serve.yaml`.
+def tell_on_console(uri: str) -> None:
+    """Where the server is."""
+    console.print(f"serving {uri}  (health: /healthz, numbers: /metrics; Ctrl-C stops)")
+
+
+def serve(config: dict[str, Any], tell: Callable[[str], None] = tell_on_console) -> None:
+    """Answer robots until Ctrl-C or SIGTERM; `tell` where, as soon as they may come.
+
+    `config` is that of `configs/serve.yaml`.
 
     Errors: `ConfigError`, `CheckpointError` or `RunError` for a user's mistake, before anybody is let in.
     """
@@ -55,7 +64,7 @@ def serve(config: dict[str, Any]) -> None:
     )
     server = PolicyServer(batcher, reader, limits, metadata=metadata, token=token, metrics=metrics, log=log)
     with batcher:
-        asyncio.run(serve_until_stopped(server, config["host"], config["port"], log))
+        asyncio.run(serve_until_stopped(server, config["host"], config["port"], log=log, tell=tell))
 
 
 def session_agent(run: TrainedRun, config: dict[str, Any]) -> SessionAgent:

@@ -4,14 +4,19 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 
-from worldmodel.apps.progress import console
 from worldmodel.apps.serving.server import PolicyServer
 from worldmodel.errors import RunError
 
 
-async def serve_until_stopped(server: PolicyServer, host: str, port: int, log: logging.Logger) -> None:
-    """Listen until Ctrl-C or SIGTERM. Errors: `RunError` where that address cannot be had."""
+async def serve_until_stopped(
+    server: PolicyServer, host: str, port: int, *, log: logging.Logger, tell: Callable[[str], None]
+) -> None:
+    """Listen until Ctrl-C or SIGTERM; `tell` where, as soon as somebody may come.
+
+    Errors: `RunError` where that address cannot be had.
+    """
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -22,8 +27,7 @@ async def serve_until_stopped(server: PolicyServer, host: str, port: int, log: l
             f"cannot listen at host={host} port={port}: {error.strerror or error}; choose another port="
         ) from error
     port = listening.sockets[0].getsockname()[1]
-    address = f"[{host}]" if ":" in host else host
-    console.print(f"serving ws://{address}:{port}  (health: /healthz, numbers: /metrics; Ctrl-C stops)")
+    tell(f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}")
     await stopped.wait()
     began = time.perf_counter()
     await server.stop(listening)
