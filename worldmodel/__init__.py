@@ -8,7 +8,10 @@ __all__ = ["Client"]
 def __getattr__(name: str) -> Any:
     """`Client`, imported when asked for: nobody else needs websockets."""
     if name == "Client":
-        from worldmodel.remote import Client
-
+        try:
+            from worldmodel.remote import Client
+        except ModuleNotFoundError as error:
+            hint = f"worldmodel.Client needs {error.name}: pip install 'worldmodel[serve]'"
+            raise ModuleNotFoundError(hint, name=error.name) from error
         return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

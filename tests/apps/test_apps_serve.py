@@ -221,6 +221,12 @@ def test_the_client_comes_with_the_package_and_without_torch():
     assert worldmodel.Client is Client
 
 
+def test_a_client_whose_packages_are_missing_says_so():
+    code = "import sys\nsys.modules['msgpack'] = None\nimport worldmodel\nworldmodel.Client"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "worldmodel.Client needs msgpack: pip install 'worldmodel[serve]'" in ran.stderr
+
+
 def test_a_client_whose_connection_is_lost_connects_again_with_its_goal():
     goals = []
 

@@ -1,6 +1,7 @@
 """The policy server: openpi's protocol, what is understood, whose plan is whose."""
 
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,9 @@ import pytest
 from serving_peers import HORIZON, Echo, OpenpiClient, openpi_packed, openpi_unpacked, serving, wait_until
 from websockets.exceptions import ConnectionClosed
 
-from worldmodel.apps.serving.request import RequestReader
+from worldmodel.apps.serving.batching import Batcher
+from worldmodel.apps.serving.request import Request, RequestReader
+from worldmodel.apps.sessions import Session
 from worldmodel.errors import MessageError
 from worldmodel.remote.codec import pack
 
@@ -154,6 +157,36 @@ def test_one_whose_decision_fails_does_not_harm_those_who_share_it(echo):
             rest[1].result(5)
         for client in clients:
             client.connection.close()
+
+
+@pytest.mark.parametrize("plan_s", [None, 0.25])
+def test_planning_ends_when_it_is_told_to(plan_s):
+    seen = []
+
+    class Watching(Echo):
+        def act(self, sessions, observation, deadline=None):
+            seen.append((time.perf_counter(), deadline))
+            return super().act(sessions, observation, deadline)
+
+    options = {"expected": lambda: 1, "max_batch": 4, "window_s": 0.0, "plan_s": plan_s}
+    before = time.perf_counter()
+    with Batcher(Watching(), **options) as batcher:
+        request = Request(observation=state(3))
+        assert batcher.submit(Session(), request).result(5)[0].tolist() == [3, 1]
+    ((asked, deadline),) = seen
+    assert deadline is None if plan_s is None else before + plan_s <= deadline <= asked + plan_s
+
+
+def test_what_was_taken_back_is_not_decided_for(echo):
+    options = {"expected": lambda: 1, "max_batch": 1, "window_s": 0.0}
+    with Batcher(echo, **options) as batcher:
+        echo.may_go_on.clear()
+        plans = [batcher.submit(Session(), Request(observation=state(n))) for n in range(3)]
+        assert echo.began.wait(5)
+        assert plans[1].cancel()
+        echo.may_go_on.set()
+        assert [plans[n].result(5)[0, 0] for n in (0, 2)] == [0, 2]
+    assert echo.seen == [1, 1]
 
 
 def test_every_request_of_many_is_answered_once_and_in_order(echo):

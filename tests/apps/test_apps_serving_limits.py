@@ -188,6 +188,20 @@ def test_half_open_connections_and_broken_handshakes_go_and_hurt_nobody():
         still_serves(server)
 
 
+def test_who_stays_and_answers_no_ping_is_forgotten(monkeypatch):
+    monkeypatch.setattr("worldmodel.apps.serving.server._PING_S", 0.2)
+    upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+    lines = ["GET / HTTP/1.1", "Host: x", *upgrade, f"Sec-WebSocket-Key: {'A' * 22}=="]
+    with serving(Echo()) as server, socket.create_connection(("127.0.0.1", server.port), 5) as line:
+        line.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert b" 101 " in line.recv(1000).splitlines()[0]
+        wait_until(lambda: server.metrics.opened._value.get() == 1)
+        wait_until(lambda: server.server.num_connections == 0)
+        (told,) = [record.about for record in server.log.records if record.getMessage() == "closed"]
+        assert told["ended"].startswith("1011 ")
+        still_serves(server)
+
+
 def test_who_leaves_without_a_word_is_forgotten_even_in_the_midst_of_an_answer():
     echo = Echo()
     with serving(echo) as server:

@@ -10,6 +10,7 @@ import pytest
 from serving_peers import HORIZON, Echo, serving
 
 from worldmodel.apps.bench import serve as bench
+from worldmodel.apps.bench.serve_report import _busy
 from worldmodel.apps.cli import main
 
 METADATA = {
@@ -77,6 +78,11 @@ def test_the_report_has_a_row_for_each_number_of_clients(tmp_path, monkeypatch):
     assert "0 were not answered, and 0 answered twice" in text
     assert json.loads((tmp_path / "serve.json").read_text())["config"]["clients"] == [1, 3]
     assert (tmp_path / "serve.png").stat().st_size > 5000
+
+
+def test_a_busy_machine_is_told():
+    assert _busy({"load_average_1_min": 0.4, "cores": 2}) == []
+    assert "load average of 11 on 2 cores" in _busy({"load_average_1_min": 11.0, "cores": 2})[0]
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,9 @@ async def _ask(uri: str, ready: asyncio.Barrier, seconds: float, seed: int) -> T
 
     told = Told()
     async with connect(uri, compression=None) as connection:
-        metadata = unpack(await connection.recv())
+        first = await connection.recv()
+        assert isinstance(first, bytes)
+        metadata = unpack(first)
         observations = _observations(metadata, seed)
         shape = metadata["horizon"], metadata["action_dim"]
         await ready.wait()

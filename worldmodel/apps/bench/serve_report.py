@@ -25,6 +25,7 @@ def page(rows: Sequence[Row], config: Mapping[str, Any], record: Mapping[str, An
         "decision: its time on the wall. CPU: of the whole server process, for each request; it tells what a "
         "decision costs where other work makes everybody wait.",
         "",
+        *_busy(record),
         f"Of {total:,} requests {lost} were not answered, and {wrong} answered twice, out of order or in "
         "another shape (each carries a number that its answer must bring back).",
         "",
@@ -42,6 +43,18 @@ def page(rows: Sequence[Row], config: Mapping[str, Any], record: Mapping[str, An
         for row in rows
     ]
     return "\n".join([*lines, *markdown_table(header, cells), "", "![latency and requests](serve.png)", ""])
+
+
+def _busy(record: Mapping[str, Any]) -> list[str]:
+    """A warning, where others worked on the machine too."""
+    load, cores = record["load_average_1_min"], record["cores"]
+    if load < cores / 2:
+        return []
+    return [
+        f"**The machine was busy**: a load average of {load:g} on {cores} cores before it began. Latencies "
+        "and rates are those of the part of a core that was left; on a free machine they are better.",
+        "",
+    ]
 
 
 def figure(rows: Sequence[Row]) -> Figure:
