@@ -111,6 +111,8 @@ def test_commands_of_the_guide_compose():
         (["model=oracle"], ["model= is the server's to choose"]),
         (["planner=cem"], ["planner= is the server's to choose"]),
         (["agent=random"], ["agent=random: the server plans"]),
+        (["disagreement_weight=1"], ["disagreement_weight= is the server's to choose"]),
+        (["alarm=stop"], ["alarm=stop needs a trained model"]),
     ],
 )
 def test_what_the_server_decides_is_not_asked_for(point_server, refused, arguments, parts):
@@ -162,6 +164,7 @@ def test_signals_end_a_server_politely_and_its_log_is_json(point_run):
         (["port=70000"], ["port=70000: must be at most 65535"]),
         (["port=-1"], ["port=-1: must be at least 0"]),
         (["port={taken}"], ["cannot listen at host=127.0.0.1 port=", "choose another port="]),
+        (["disagreement_weight=1"], ["disagreement_weight=1.0: this model has one predictor"]),
         (["max_batch=0"], ["max_batch=0: must be at least 1"]),
         (["batch_window_ms=-1"], ["batch_window_ms=-1"]),
         (["limits.idle_s=0"], ["limits.idle_s=0.0: must be above 0"]),

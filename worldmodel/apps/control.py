@@ -189,6 +189,7 @@ def _subject(
 ) -> tuple[TrainedRun | None, str, dict[str, Any]]:
     """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
     if remote is not None:
+        check_alarm(config, has_model=False)
         return None, *remote.subject(config)
     run = open_accelerated(config)
     check_alarm(config, has_model=run is not None)

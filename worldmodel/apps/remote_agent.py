@@ -54,7 +54,7 @@ class RemoteRun:
         check_installed("server=")
         from worldmodel.remote import Client
 
-        for key in ("checkpoint", "model", "planner"):
+        for key in ("checkpoint", "model", "planner", "disagreement_weight"):
             if config.get(key):
                 raise ConfigError(f"{key}= is the server's to choose: leave it out, or leave out server=")
         if config["agent"] != "planner":

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -50,6 +51,7 @@ def serve(config: dict[str, Any], tell: Callable[[str], None] = tell_on_console)
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     run = open_accelerated(config)
     assert run is not None
+    run = replace(run, disagreement_weight=config["disagreement_weight"])
     reader, metrics = RequestReader.of(run.model), Metrics()
     agent = session_agent(run, config)
     metadata = describe(run, config, reader)
@@ -73,7 +75,12 @@ def session_agent(run: TrainedRun, config: dict[str, Any]) -> SessionAgent:
     foresight = (
         run.foresight
         if isinstance(run.model, WorldModel)
-        else GoalForesight(run.model, goals, acceleration=run.acceleration)
+        else GoalForesight(
+            run.model,
+            goals,
+            disagreement_weight=run.disagreement_weight,
+            acceleration=run.acceleration,
+        )
     )
     agent = build_planning_agent(foresight, run.planner_config(config.get("planner")), seed=config["seed"])
     return SessionAgent(agent, foresight, goals=goals, is_padded=run.acceleration.is_compiled)
@@ -108,7 +115,7 @@ def describe(run: TrainedRun, config: dict[str, Any], reader: RequestReader) -> 
 
 def _check(config: dict[str, Any]) -> None:
     positive(config, "max_batch", "num_threads")
-    not_negative(config, "seed", "port", "batch_window_ms", "plan_ms")
+    not_negative(config, "seed", "port", "batch_window_ms", "plan_ms", "disagreement_weight")
     if config["port"] > 65535:
         raise ConfigError(f"port={config['port']}: must be at most 65535")
 

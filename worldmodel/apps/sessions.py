@@ -7,8 +7,7 @@ import numpy as np
 
 from planners import Plan
 from worldmodel.apps.agent import PlanningAgent
-from worldmodel.apps.foresight import LearnedForesight
-from worldmodel.apps.goals import GoalForesight
+from worldmodel.apps.foresight import ImaginingForesight
 from worldmodel.apps.memory import Observation, Past
 
 
@@ -56,7 +55,7 @@ class SessionAgent:
     def __init__(
         self,
         agent: PlanningAgent,
-        foresight: LearnedForesight | GoalForesight,
+        foresight: ImaginingForesight,
         *,
         goals: SessionGoals | None = None,
         is_padded: bool = False,
