@@ -22,7 +22,7 @@ from envs.errors import (  # noqa: E402
     UnknownTaskError,
     UnsupportedEnvError,
 )
-from envs.goals import goal_observation, is_solved, set_goal  # noqa: E402
+from envs.goals import goal_observation, goal_reward, is_solved, set_goal, set_goal_state  # noqa: E402
 from envs.model_copy import copy_model  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
@@ -64,12 +64,14 @@ __all__ = [
     "canonical_task",
     "copy_model",
     "goal_observation",
+    "goal_reward",
     "goal_task_names",
     "is_solved",
     "make",
     "make_vec",
     "quantities",
     "set_goal",
+    "set_goal_state",
     "task_names",
     "violations_of",
 ]

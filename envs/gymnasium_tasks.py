@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -67,6 +68,7 @@ def load_gymnasium_task(spec: EnvSpec) -> LoadedTask:
         angles=() if simulation is None else find_angles(vector_env, simulation),
         simulation=simulation,
         default_camera=None if simulation is None else _default_camera(env.unwrapped, simulation),
+        observe=None if simulation is None else _observe(vector_env),
         frame=(lambda: _frame(spec.id, env)) if env.render_mode == "rgb_array" else None,
     )
 
@@ -119,6 +121,26 @@ def _flattened(name: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, An
     if len(kept) < len(entries):
         env = FilterObservation(env, kept)
     return FlattenObservation(env)
+
+
+def _observe(env: gymnasium.Env[Any, Any]) -> Callable[[], np.ndarray] | None:
+    """What the environment observes now, through its wrappers; None where it does not tell."""
+    now = getattr(env.unwrapped, "_get_obs", None)  # what all MuJoCo tasks of Gymnasium have
+    if not callable(now):
+        return None
+    wrappers: list[gymnasium.ObservationWrapper[Any, Any, Any]] = []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.ObservationWrapper):
+            wrappers.insert(0, env)
+        env = env.env
+
+    def observe() -> np.ndarray:
+        observation = now()
+        for wrapper in wrappers:
+            observation = wrapper.observation(observation)
+        return np.asarray(observation)
+
+    return observe
 
 
 def _can_terminate(spec: EnvSpec, env: gymnasium.Env[Any, Any]) -> bool:

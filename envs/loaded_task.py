@@ -12,6 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import mujoco
 
+    from envs.episode_goal import EpisodeGoal
     from envs.simulation import Simulation
 
 
@@ -28,6 +29,9 @@ class LoadedTask:
         angles: entries of the observation that are angles without limits (`envs.angles`).
         simulation: its MuJoCo simulation; None if it has none.
         default_camera: from where images are taken, of a MuJoCo task.
+        observe: the vector (O,) that the env observes in the state that its simulation is in; None if only a
+            step can tell.
+        goal: the goal of each episode; None for a task without goals.
         goal_group: of the geoms that mark the goal of an episode; None if nothing does.
         frame: makes an image (H, W, 3) of a task without MuJoCo; None if it cannot.
         divergence_errors: what `env.step` raises when the simulation diverges.
@@ -41,6 +45,8 @@ class LoadedTask:
     angles: tuple[int, ...] = ()
     simulation: Simulation | None = None
     default_camera: mujoco.MjvCamera | None = None
+    observe: Callable[[], np.ndarray] | None = None
+    goal: EpisodeGoal | None = None
     goal_group: int | None = None
     frame: Callable[[], np.ndarray] | None = None
     divergence_errors: tuple[type[Exception], ...] = ()

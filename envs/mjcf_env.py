@@ -12,6 +12,7 @@ from gymnasium.wrappers import RescaleAction
 
 from envs.angles import find_angles
 from envs.batch_task import Readings, constants_of
+from envs.episode_goal import checked_goal
 from envs.errors import EnvError
 from envs.factors import Variation
 from envs.loaded_task import LoadedTask
@@ -21,7 +22,7 @@ from envs.rendering import find_camera
 from envs.simulation import Simulation
 
 if TYPE_CHECKING:
-    pass
+    import mujoco
 
 _MAX_DRAWS = 1000  # of a goal that the start has not reached
 
@@ -33,6 +34,8 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         task: what is to be done.
         factors: what varies, and how: see `envs.factors`. Errors: `EnvError`.
     """
+
+    is_rewarded = True  # by reaching the goal
 
     def __init__(self, task: MjcfTask, factors: Mapping[str, Any] | None = None) -> None:
         import mujoco
@@ -52,6 +55,11 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._num_bad = 0
         observation, _ = self.reset(seed=0)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
+
+    @property
+    def num_goal_steps(self) -> int:
+        """Env steps in which the goal must be reached: a whole episode."""
+        return self.task.num_env_steps
 
     @property
     def varies_model(self) -> bool:
@@ -118,13 +126,8 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Let another goal (G,) stand, from now until the next episode. Errors: `EnvError`."""
         import mujoco
 
-        goal = np.asarray(goal, np.float64)
-        if (self.goal.size and goal.shape != self.goal.shape) or not np.isfinite(goal).all():
-            raise EnvError(
-                f"{self.task.name}: a goal has {self.goal.size} finite numbers, got {goal.tolist()}"
-            )
-        self.goal = goal
-        self.task.write_goal(self.simulation.model, goal)
+        self.goal = checked_goal(goal, self.goal.size or np.size(goal), self.task.name)
+        self.task.write_goal(self.simulation.model, self.goal)
         mujoco.mj_kinematics(self.simulation.model, self.simulation.data)  # for who draws the goal
 
     def achieved_goal(self) -> np.ndarray:
@@ -133,15 +136,11 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def goal_state(self) -> np.ndarray:
         """A physics state in which the goal is reached, at rest."""
-        import mujoco
 
-        model, start = self.simulation.model, self.simulation
-        reached = Simulation(model, mujoco.MjData(model))
-        reached.set_state(start.state())
-        self.task.reach_goal(model, reached.data, self.goal)
-        reached.data.qvel[:] = 0.0
-        mujoco.mj_forward(model, reached.data)
-        return reached.state()
+        def reach(data: mujoco.MjData) -> None:
+            self.task.reach_goal(self.simulation.model, data, self.goal)
+
+        return self.simulation.state_at_rest(reach)
 
     def _observation(self, readings: Readings) -> np.ndarray:
         with np.errstate(all="ignore"):  # a number beyond float32 becomes inf, which the caller reports
@@ -177,6 +176,8 @@ def load_mjcf_task(task: MjcfTask, factors: Mapping[str, Any] | None = None) -> 
         angles=find_angles(env, env.simulation),
         simulation=env.simulation,
         default_camera=find_camera(env.simulation, 0, mujoco.MjvCamera()),
+        observe=env.observe,
+        goal=env,
         goal_group=GOAL_GROUP,
         divergence_errors=(FloatingPointError,),
     )

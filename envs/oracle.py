@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import mujoco
 
 TerminalValue: TypeAlias = Callable[[Observation], np.ndarray]
+Reward: TypeAlias = Callable[[Readings], np.ndarray]
 Violation: TypeAlias = Callable[[Readings], np.ndarray]
 
 # Of one chunk of candidates.
@@ -92,6 +93,7 @@ class Oracle:
         candidates: np.ndarray,
         *,
         terminal_value: TerminalValue | None = None,
+        reward: Reward | None = None,
         violation: Violation | None = None,
         weight: float = 1.0,
     ) -> np.ndarray:
@@ -102,6 +104,7 @@ class Oracle:
             candidates: actions, clipped to [-1, 1]: (B, N, H, A).
             terminal_value: value of the last observations, {"state": float32 (B*N, O)} -> (B*N,), those of
                 one environment side by side. After a divergence they are NaN.
+            reward: of each control step, in place of the task's own: readings [...] -> [...].
             violation: how badly states break a constraint, readings [...] -> [...]: each control step's
                 reward is lowered by `weight` times it.
             weight: of the violation, at least 0; infinite makes it a hard rule.
@@ -116,7 +119,7 @@ class Oracle:
             raise EnvError(f"weight={weight}, and a violation is taken off: give 0 or more")
         rewards, last = [], []
         for readings in self._play(simulations, candidates):
-            rewards.append(self._rewards(readings, violation, weight))
+            rewards.append(self._rewards(readings, reward, violation, weight))
             if terminal_value is not None:
                 last.append(self._observations(readings.steps(slice(-1, None)))[:, :, 0])
         horizon = candidates.shape[2]
@@ -172,11 +175,15 @@ class Oracle:
             yield self._physics.rollout(simulations, self.controls(candidates[:, start : start + chunk]))
 
     def _rewards(
-        self, readings: Readings, violation: Violation | None = None, weight: float = 1.0
+        self,
+        readings: Readings,
+        reward: Reward | None = None,
+        violation: Violation | None = None,
+        weight: float = 1.0,
     ) -> np.ndarray:
         """Rewards (B, n, H), summed over the action repeat."""
         with np.errstate(all="ignore"):  # a diverged simulation may hold any numbers
-            rewards = self._batch_task.reward(readings)
+            rewards = (reward or self._batch_task.reward)(readings)
             penalty = np.zeros_like(rewards) if violation is None else np.asarray(violation(readings))
         if penalty.shape != rewards.shape:
             raise EnvError(

@@ -19,7 +19,9 @@ from envs.gymnasium_tasks import find_spec, load_gymnasium_task
 from envs.live_physics import has_live_physics
 from envs.loaded_task import LoadedTask
 from envs.mjcf_env import load_mjcf_task
+from envs.pose_goals import POSES
 from envs.suite import canonical_name, load_suite_task, suite_tasks
+from envs.task_images import hide_geoms
 from envs.tasks import BATCH_TASKS, OWN_TASKS
 from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv, TaskVectorEnv
 from envs.wrappers import TaskEnv
@@ -35,8 +37,8 @@ def task_names() -> tuple[str, ...]:
 
 
 def goal_task_names() -> tuple[str, ...]:
-    """The tasks with goals: our own."""
-    return tuple(OWN_TASKS)
+    """The tasks with goals: our own, and those of dm_control whose poses are goals (`envs.pose_goals`)."""
+    return (*OWN_TASKS, *POSES)
 
 
 def batch_task_names() -> tuple[str, ...]:
@@ -78,6 +80,8 @@ def make(
     camera: str | int | None = None,
     render_size: tuple[int, int] = (480, 480),
     factors: Mapping[str, Any] | None = None,
+    hide: Sequence[str] = (),
+    marks_goal: bool = True,
 ) -> TaskEnv:
     """Make a task with dict observations and actions in [-1, 1].
 
@@ -93,6 +97,8 @@ def make(
         render_size: (width, height) of the images that `render()` returns.
         factors: what differs from the usual, for our own tasks: {"mass": 2.0, "friction": [0.5, 1.5]} is
             twice the mass, and friction drawn anew from a range with each episode (see `envs.factors`).
+        hide: geoms of the MuJoCo model, by name, that no image shows (`target`, of reacher's poses).
+        marks_goal: whether `render()` shows the goal of the episode, in our own tasks.
 
     Raises:
         UnknownTaskError: no such task; names similar ones.
@@ -101,6 +107,7 @@ def make(
     """
     loaded = load_task(task, factors)
     try:
+        hide_geoms(loaded, hide)
         return TaskEnv(
             loaded,
             seed=seed,
@@ -109,6 +116,7 @@ def make(
             image_size=image_size,
             camera=camera,
             render_size=render_size,
+            marks_goal=marks_goal,
         )
     except Exception:
         loaded.env.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,17 @@ class Simulation:
         mujoco.mj_setState(self.model, self.data, vector, spec)
         # For what steps and images read. It leaves the state itself alone, the solver's warm start included.
         mujoco.mj_forward(self.model, self.data)
+
+    def state_at_rest(self, change: Callable[[mujoco.MjData], None]) -> np.ndarray:
+        """The state that `change` makes of a copy of this one, with all velocities 0."""
+        import mujoco
+
+        changed = Simulation(self.model, mujoco.MjData(self.model))
+        changed.set_state(self.state())
+        change(changed.data)
+        changed.data.qvel[:] = 0.0
+        mujoco.mj_forward(self.model, changed.data)
+        return changed.state()
 
     def num_divergences(self) -> int:
         """How often MuJoCo found a bad state since its data were reset (it then resets them silently)."""

@@ -23,6 +23,7 @@ from envs.angles import find_angles
 from envs.batch_task import BatchTask
 from envs.errors import UnsupportedEnvError
 from envs.loaded_task import LoadedTask
+from envs.pose_goals import POSES, PoseGoalEnv
 from envs.rendering import find_camera
 from envs.simulation import Simulation
 from envs.versions import check_installed_pair, pair_failure
@@ -91,6 +92,9 @@ def load_suite_task(name: str) -> LoadedTask:
     simulation = Simulation(dm_env.physics.model.ptr, dm_env.physics.data.ptr)
     max_action = _LQR_MAX_FORCE if domain == "lqr" else None
     env = SuiteEnv(dm_env, name=name, max_action=max_action)
+    pose = POSES.get(name)
+    goal = None if pose is None else PoseGoalEnv(env, simulation, pose, name=name)
+    whole: gymnasium.Env[np.ndarray, np.ndarray] = env if goal is None else goal
     camera = mujoco.MjvCamera()
     if simulation.model.ncam:
         camera = find_camera(simulation, _DEFAULT_CAMERA.get(domain, 0), camera)
@@ -98,7 +102,7 @@ def load_suite_task(name: str) -> LoadedTask:
     step_limit = float(getattr(dm_env, "_step_limit", math.inf))
     return LoadedTask(
         name=name,
-        env=RescaleAction(env, np.float32(-1.0), np.float32(1.0)) if env.needs_rescaling else env,
+        env=RescaleAction(whole, np.float32(-1.0), np.float32(1.0)) if env.needs_rescaling else whole,
         env_step_s=dm_env.control_timestep(),
         num_env_steps=math.ceil(step_limit) if math.isfinite(step_limit) else None,
         # The base class never terminates, and a task that may must override it (of the suite, only lqr).
@@ -106,6 +110,8 @@ def load_suite_task(name: str) -> LoadedTask:
         angles=find_angles(env, simulation),
         simulation=simulation,
         default_camera=camera,
+        observe=env.observe,
+        goal=goal,
         divergence_errors=(control.PhysicsError,),
     )
 
@@ -216,6 +222,10 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         terminated = time_step.last() and time_step.discount == 0.0
         truncated = time_step.last() and not terminated
         return _flatten(time_step.observation), float(time_step.reward), terminated, truncated, {}
+
+    def observe(self) -> np.ndarray:
+        """What is observed now, float32 (O,)."""
+        return _flatten(self.dm_env.task.get_observation(self.dm_env.physics))
 
     def close(self) -> None:
         """Free dm_control's own renderer, if one was made."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from envs.errors import RenderingError
+from envs.errors import EnvError, RenderingError
 from envs.loaded_task import LoadedTask
 from envs.rendering import Quality, SceneRenderer, find_camera
 
@@ -65,6 +67,23 @@ class TaskImages:
         """Free what draws; the next image makes it anew."""
         if self._renderer is not None:
             self._renderer.close()
+
+
+def hide_geoms(loaded: LoadedTask, names: Sequence[str]) -> None:
+    """Leave geoms out of all images of a task, by name; its physics stays. Errors: `EnvError`."""
+    if not names:
+        return
+    if loaded.simulation is None:
+        raise EnvError(f"hide={list(names)}: {loaded.name} has no geoms that could be hidden")
+    model = loaded.simulation.model
+    known = [model.geom(index).name for index in range(model.ngeom)]
+    for name in names:
+        if not name or name not in known:
+            raise EnvError(
+                f"hide={list(names)}: {loaded.name} has no geom {name!r}; those with a name are "
+                f"{', '.join(filter(None, known))}"
+            )
+        model.geom(name).matid, model.geom(name).rgba = -1, 0.0  # of a material the colour would stay
 
 
 def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:

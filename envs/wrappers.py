@@ -10,7 +10,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.errors import EnvError, InvalidActionError, SimulationError
+from envs.arguments import check_arguments, checked_action
+from envs.episode_goal import EpisodeGoal
+from envs.errors import EnvError, SimulationError
 from envs.loaded_task import LoadedTask
 from envs.mjcf_env import MjcfEnv
 from envs.rendering import FAST, VIDEO
@@ -18,7 +20,6 @@ from envs.simulation import Simulation
 from envs.task_images import TaskImages
 
 Observation: TypeAlias = dict[str, np.ndarray]
-_OBSERVATION_KEYS = ("state", "pixels")
 
 
 class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
@@ -38,9 +39,10 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         image_size: int,
         camera: str | int | None,
         render_size: tuple[int, int],
+        marks_goal: bool = True,
     ) -> None:
         super().__init__(loaded.env)
-        _check_arguments(action_repeat, observe, image_size, render_size)
+        check_arguments(action_repeat, observe, image_size, render_size)
         self._loaded = loaded
         self._action_repeat = action_repeat
         self._first_seed: int | None = seed
@@ -49,7 +51,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         # render_size is (width, height), as images are spoken of; arrays are (H, W, 3).
         width, height = render_size
         self._video = TaskImages(
-            loaded, camera=camera, width=width, height=height, quality=VIDEO, shows_goal=True
+            loaded, camera=camera, width=width, height=height, quality=VIDEO, shows_goal=marks_goal
         )
         self._pixels = TaskImages(
             loaded, camera=camera, width=image_size, height=image_size, quality=FAST, shows_goal=False
@@ -71,6 +73,13 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
     def action_repeat(self) -> int:
         """Env steps per agent step."""
         return self._action_repeat
+
+    @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """What actions of -1 and of 1 are to the task's actuators, in their own units: (A,) each."""
+        space = self._loaded.env.unwrapped.action_space
+        assert isinstance(space, spaces.Box)
+        return space.low.astype(np.float64), space.high.astype(np.float64)
 
     @property
     def control_period_s(self) -> float | None:
@@ -104,6 +113,13 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         """The numbers that vary in the running episode, of those that were asked for."""
         env = self.unwrapped
         return dict(env.factors) if isinstance(env, MjcfEnv) else {}
+
+    @property
+    def goal(self) -> EpisodeGoal:
+        """The goal of the running episode. Errors: `EnvError` for a task without goals."""
+        if self._loaded.goal is None:
+            raise EnvError(f"{self.task} has no goals; those that have are in envs.goal_task_names()")
+        return self._loaded.goal
 
     @property
     def render_mode(self) -> str:  # type: ignore[override]
@@ -144,7 +160,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
                 f"{self.task}: step() needs a running episode, and none was started or the last one is over: "
                 "call reset() first"
             )
-        action = self._checked_action(action)
+        action = checked_action(action, self.action_space, self.task)
         total_reward = 0.0
         agent_step, self._agent_step = self._agent_step + 1, None
         for _ in range(self._action_repeat):
@@ -210,6 +226,27 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         """
         self.simulation.set_state(state)
 
+    def observation_at(self, state: np.ndarray) -> Observation:
+        """What would be observed in another physics state; the episode stays where it is.
+
+        The state is of this task, as `physics_state` gives it; what `reset` draws into the model stays as it
+        is now.
+
+        Raises:
+            EnvError: no such state, or the task tells what it observes in a step alone.
+        """
+        if self._loaded.observe is None:
+            raise EnvError(
+                f"{self.task} does not tell what it observes in a given physics state: take a task of "
+                "MuJoCo, or give an observation"
+            )
+        now = self.physics_state()
+        try:
+            self.set_physics_state(state)
+            return self.observation_now(self._loaded.observe())
+        finally:
+            self.set_physics_state(now)
+
     def _make_observation_space(self, image_size: int) -> spaces.Space[Any]:
         entries: dict[str, spaces.Space[Any]] = {}
         if "state" in self._observe:
@@ -243,44 +280,9 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
             observation["pixels"] = self.pixels()
         return observation
 
-    def _checked_action(self, action: Any) -> np.ndarray:
-        shape = self.action_space.shape
-        try:
-            vector = np.asarray(action, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InvalidActionError(
-                f"{self.task}: an action is an array of shape {shape} on the CPU, got {action!r} ({error})"
-            ) from error
-        if vector.shape != shape:
-            raise InvalidActionError(
-                f"{self.task}: an action has shape {shape}, got {vector.shape}; "
-                "a batch of actions needs envs.make_vec"
-            )
-        if not np.isfinite(vector).all():
-            raise InvalidActionError(
-                f"{self.task}: actions must be finite numbers in [-1, 1], got {vector.tolist()}: "
-                "look for a diverged policy or planner"
-            )
-        return np.minimum(np.maximum(vector, -1.0), 1.0)  # np.clip takes three times longer
-
     def _diverged(self, agent_step: int, what: str) -> SimulationError:
         self._agent_step = None
         return SimulationError(
             f"{self.task} diverged at agent step {agent_step}: {what}. Call reset() to go on; actions that "
             "change less from step to step, or a smaller action_repeat, make this rarer"
         )
-
-
-def _check_arguments(
-    action_repeat: int, observe: Sequence[str], image_size: int, render_size: tuple[int, int]
-) -> None:
-    if action_repeat < 1:
-        raise EnvError(
-            f"action_repeat={action_repeat}, and an action is applied at least once: give 1 or more"
-        )
-    if isinstance(observe, str) or not observe or not set(observe) <= set(_OBSERVATION_KEYS):
-        raise EnvError(f"observe={observe!r}, and it is a non-empty sequence of {_OBSERVATION_KEYS}")
-    if image_size < 1:
-        raise EnvError(f"image_size={image_size}, and an image has at least 1 pixel")
-    if min(render_size) < 1:
-        raise EnvError(f"render_size={render_size}, and an image has at least 1 pixel")

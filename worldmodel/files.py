@@ -1,5 +1,6 @@
 """Writing to disk so that neither a crash nor a power cut leaves half a file."""
 
+import hashlib
 import json
 import os
 import re
@@ -24,6 +25,12 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def temporary_beside(path: Path) -> Path:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import envs
-from worldmodel.apps.build import build_env
+from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
+from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.goals import GoalEvaluation, GoalForesight, always, goals_of
 from worldmodel.apps.memory import Memory
 from worldmodel.apps.serve import describe, session_agent
@@ -70,11 +71,13 @@ def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
 
 def test_bench_goals_measures_agents_on_the_same_goals(run_dir, tmp_path):
     command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=4", "oracle_episodes=1"]
-    command += [f"output={tmp_path}", "agents=[planner,open_loop,random,zero,oracle]", "planner.horizon=4"]
+    command += [f"output={tmp_path}", "planner.horizon=4", "inverse_updates=20", "cloning_updates=5"]
     assert main(command) == 0
     with (tmp_path / "goals.csv").open() as file:
         rows = {row["agent"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["planner", "open_loop", "random", "zero", "oracle"]
+    learned = ["planner", "open_loop", "inverse_dynamics", "behaviour_cloning"]
+    assert list(rows) == [*learned, "random", "zero", "oracle"]
+    assert [name for name in rows if rows[name]["training_cpu_s"]] == learned
     assert float(rows["zero"]["success"]) == 0
     assert (rows["planner"]["episodes"], rows["oracle"]["episodes"]) == ("4", "1")
     for row in rows.values():
@@ -106,6 +109,14 @@ def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tm
             ["bench", "goals", "checkpoint={run}", "agents=[planer]"],
             "no agent 'planer' (did you mean",
         ),
+        (
+            ["bench", "goals", "checkpoint={run}", "dataset=nowhere"],
+            "leave them out: agents=[planner,open_loop,random,zero,oracle]",
+        ),
+        (
+            ["bench", "goals", "checkpoint={run}", "cloning_updates=0"],
+            "cloning_updates=0: must be at least 1",
+        ),
         (["control", "checkpoint={run}", "agent=policy"], "was trained without rewards"),
         (["train", TASK, "experiment=jepa", "run_dir=x"], "learns from a dataset"),
         (["train", "dataset={data}", "experiment=jepa", "run_dir=y", "model.observes=[depth]"], "depth"),
@@ -125,6 +136,16 @@ def test_the_evaluation_plays_the_same_goals_and_doing_nothing_reaches_none():
     first = [env.unwrapped.goal for env in evaluation.env.task_envs]
     evaluation.play(ZeroAgent(2))
     np.testing.assert_array_equal([env.unwrapped.goal for env in evaluation.env.task_envs], first)
+    evaluation.close()
+
+
+def test_poses_have_a_clock_of_their_own_and_the_simulators_planner_reaches_them():
+    evaluation = GoalEvaluation("reacher-easy", {"action_repeat": 5}, num_episodes=3, seed=0)
+    assert [attempt.num_steps for attempt in evaluation.play(ZeroAgent(2))] == [20, 20, 20]
+    overrides = ["planner=icem", "planner.horizon=10", "planner.num_candidates=64", "planner.num_elites=8"]
+    planner = to_dict(compose_config("control", overrides))["planner"]
+    agent = build_planning_agent(OracleForesight(evaluation.env, seeks_goals=True), planner, seed=0)
+    assert sum(evaluation.values(agent)) == 3
     evaluation.close()
 
 

@@ -57,11 +57,10 @@ def test_it_acts_and_keeps_plans_where_predictors_agree(runs, capsys):
         assert results[0]["returns"] != results[1]["returns"]
 
 
-def test_imagine_says_what_it_needs(runs, refused, tmp_path, capsys):
+def test_rewards_states_and_pictures_are_imagined(runs, tmp_path):
     kind, folder = runs
     command = ["imagine", f"checkpoint={folder / 'online'}", f"output={tmp_path}", "episodes=2", "horizon=5"]
-    if kind == "states":
-        assert main(command) == 0
-        assert (tmp_path / "imagine.json").exists()
-    else:
-        assert "observes pixels" in refused(*command)
+    assert main([*command, "decoder.updates=2", "decoder.images=40"]) == 0
+    row = json.loads((tmp_path / "imagine.json").read_text())["table"][0]
+    assert {"reward_error", "observation_error", "latent_error"} <= row.keys()
+    assert ("imagined_psnr" in row) == (kind == "pixels")

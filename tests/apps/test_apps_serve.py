@@ -113,6 +113,8 @@ def test_commands_of_the_guide_compose():
         (["agent=random"], ["agent=random: the server plans"]),
         (["disagreement_weight=1"], ["disagreement_weight= is the server's to choose"]),
         (["alarm=stop"], ["alarm=stop needs a trained model"]),
+        (["goal=[0.3]"], ["goal= needs the model here"]),
+        (["realtime=true"], ["realtime= needs the model here"]),
     ],
 )
 def test_what_the_server_decides_is_not_asked_for(point_server, refused, arguments, parts):

@@ -3,12 +3,15 @@
 import copy
 import csv
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
 import envs
 from envs.tasks import OWN_TASKS
 from worldmodel.apps.cli import main
+from worldmodel.apps.script import Break, Script
+from worldmodel.apps.surprise_video import decades
 
 CASES = [(task, name) for task in OWN_TASKS for name in OWN_TASKS[task].violations]
 
@@ -37,6 +40,53 @@ def test_a_teleport_surprises_and_another_colour_is_not_seen(run_dir, tmp_path):
     assert float(rows["recolor"]["auroc"]) == 0.5, "a state has no colours: nothing differs"
     assert rows["recolor"]["p_value"] == ""
     assert (tmp_path / "surprise.png").stat().st_size > 5000
+    film = iio.imread(tmp_path / "surprise.mp4")
+    # Of each violation the start and 75 steps, then a second's stay, 12 frames a second.
+    assert len(film) == 3 * (75 + 1 + 12)
+    assert film.shape[2] > 2 * 360
+    left, right = film[:, 78:438, 12:372].astype(int), film[:, 78:438, 384:744].astype(int)
+    differs = np.abs(left - right).max((1, 2, 3)) > 100
+    assert not differs[:3].any(), "the teleport comes before the third step"
+    assert differs[3:76].all()
+    assert differs[200:].any(), "another colour is seen in the video"
+
+
+def test_without_a_video_none_is_left_of_another_call(run_dir, tmp_path):
+    (tmp_path / "surprise.mp4").write_bytes(b"of another call")
+    command = ["surprise", f"checkpoint={run_dir}", "episodes=1", f"output={tmp_path}", "video=false"]
+    assert main([*command, "violations=[recolor]"]) == 0
+    assert not (tmp_path / "surprise.mp4").exists()
+
+
+def test_a_script_plays_the_same_until_it_is_broken():
+    env = envs.make("drop")
+    script = Script.drawn(env, 3)
+    assert script.actions.shape == (75, 2)
+    plain = [each["state"] for each in script.play(env)]
+    again = [each["state"] for each in script.play(env)]
+    broken = [each["state"] for each in script.play(env, Break(envs.violations_of(env)["teleport"], 10))]
+    assert len(plain) == 76
+    np.testing.assert_array_equal(plain, again)
+    np.testing.assert_array_equal(plain[:11], broken[:11])
+    assert np.abs(plain[11] - broken[11]).max() > 0.05
+
+
+def test_a_script_that_is_left_early_leaves_the_model_as_it_was():
+    env = envs.make("drop")
+    gravity = env.simulation.model.opt.gravity.copy()
+    playing = Script.drawn(env, 3).play(env, Break(envs.violations_of(env)["gravity_off"], 0))
+    next(playing), next(playing)
+    assert not np.array_equal(env.simulation.model.opt.gravity, gravity)
+    playing.close()
+    np.testing.assert_array_equal(env.simulation.model.opt.gravity, gravity)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.02, 3.0], (-2, 1)), ([1e-30, 5.0], (-5, 1)), ([0.5, 0.6], (-1, 0)), ([0.0, 0.0], (-18, -12))],
+)
+def test_the_scale_of_the_trace_is_whole_decades_and_not_too_many(values, expected):
+    assert decades(np.array(values)) == expected
 
 
 @pytest.mark.parametrize(("task", "name"), CASES)

@@ -8,7 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from worldmodel.apps.video import ControlVideo, caption
+from worldmodel.apps.video import ControlVideo, VideoFile, caption, watchable_fps
 from worldmodel.errors import RunError
 
 
@@ -85,6 +85,16 @@ def test_frames_are_not_kept_in_memory(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20 * 200 * 200 * 3
+
+
+def test_frames_to_compare_come_no_faster_than_eyes_follow(tmp_path):
+    assert watchable_fps(0.2) == pytest.approx(5)
+    assert watchable_fps(0.02) == watchable_fps(None) == 12
+    with VideoFile(tmp_path / "a.mp4", 12.0) as video:
+        for _ in range(7):
+            video.append(np.zeros((64, 64, 3), np.uint8))
+    assert len(iio.imread(tmp_path / "a.mp4")) == 7
+    assert iio.immeta(tmp_path / "a.mp4")["fps"] == pytest.approx(12)
 
 
 def test_an_error_while_filming_leaves_the_earlier_video(tmp_path):

@@ -149,10 +149,19 @@ def test_wrong_factors_are_refused_by_name(task):
             envs.make(task, factors={name: wrong})
 
 
-def test_tasks_of_others_have_no_factors_and_no_goals():
+def test_tasks_of_others_have_no_factors_and_most_no_goals():
     with pytest.raises(envs.EnvError, match=r"cartpole-swingup has no factors .*tworoom"):
         envs.make("cartpole-swingup", factors={"mass": 2.0})
     env = envs.make("cartpole-swingup")
     env.reset()
     with pytest.raises(envs.EnvError, match="has no goals"):
         envs.goal_observation(env)
+
+
+def test_the_mark_of_a_goal_can_be_left_out():
+    images = []
+    for marks_goal in (True, False):
+        env = envs.make("tworoom", marks_goal=marks_goal)
+        env.reset(seed=0)
+        images.append(env.render().astype(int))
+    assert np.abs(images[0] - images[1]).max() > 50

@@ -87,6 +87,16 @@ def test_a_latent_holds_what_was_seen_and_done_last():
     assert layout.start(embeddings[0, 0]).tolist() == [1, -1, 1, -1, 1, -1, 0, 0]
 
 
+@pytest.mark.parametrize("history", [1, 2, 3, 6])
+def test_latents_along_an_episode_are_those_that_grow_step_by_step(history):
+    layout = Layout(embedding_dim=2, action_dim=3, history=history)
+    embeddings, actions = torch.rand(5, 2), torch.rand(4, 3)
+    grown = [layout.start(embeddings[0])]
+    for action, embedding in zip(actions, embeddings[1:], strict=True):
+        grown.append(layout.advance(grown[-1], action, embedding))
+    assert torch.equal(layout.along(embeddings, actions), torch.stack(grown))
+
+
 def test_with_a_history_of_one_a_latent_is_an_embedding():
     layout = Layout(embedding_dim=2, action_dim=3, history=1)
     embedding = torch.rand(4, 2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from planners import Plan, SamplingPlanner
-from worldmodel.apps.foresight import Foresight
+from worldmodel.apps.foresight import Foresight, Outlook
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.model import WorldModel
 
@@ -112,34 +112,46 @@ class PlanningAgent:
         """Continue with the chance of `state`."""
         self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
 
-    @torch.no_grad()  # not inference mode: some planners take gradients of the score
     def act(self, observation: Observation, deadline: float | None = None) -> Decision:
         """Plan for every environment; `deadline` as in `SamplingPlanner.plan`."""
-        planner, size, device = self._planner, batch_size(observation), self._foresight.device
-        outlook, start = self._foresight.outlook(observation), self._start(size, device)
+        planner = self._planner
+        plan = self.plan_from(
+            self._foresight.outlook(observation), batch_size(observation), deadline=deadline
+        )
+        action = plan.actions[:, 0]
+        std = planner.action_std(plan.std)[:, 0] if planner.adapts_std else torch.zeros_like(action)
+        if self.exploration_std > 0:
+            action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, action.device)
+        executed = action.clamp(-1, 1).cpu().numpy()
+        self._foresight.note(executed)
+        return Decision(
+            action=executed,
+            mean=planner.decode(plan.mean)[:, 0].cpu().numpy(),
+            std=std.cpu().numpy(),
+        )
+
+    @torch.no_grad()  # not inference mode: some planners take gradients of the score
+    def plan_from(
+        self, outlook: Outlook, size: int, *, num_steps_on: int = 1, deadline: float | None = None
+    ) -> Plan:
+        """Plan for `size` environments, from where the last plan is `num_steps_on` steps later."""
+        planner, device = self._planner, self._foresight.device
+        start = self._start(size, device, num_steps_on)
         proposals = None
         if outlook.propose is not None:
             shape = (size, self._num_proposals, planner.horizon, planner.action_dim)
             proposals = outlook.propose(self._noise(shape, device))
         self.plan = planner.plan(outlook.score, start, proposals, self._generator, deadline)
-        action = self.plan.actions[:, 0]
-        std = planner.action_std(self.plan.std)[:, 0] if planner.adapts_std else torch.zeros_like(action)
-        if self.exploration_std > 0:
-            action = action + std.clamp(min=self.exploration_std) * self._noise(action.shape, device)
-        executed = action.clamp(-1, 1).cpu().numpy()
-        self._foresight.note(executed)
-        return Decision(
-            action=executed,
-            mean=planner.decode(self.plan.mean)[:, 0].cpu().numpy(),
-            std=std.cpu().numpy(),
-        )
+        return self.plan
 
-    def _start(self, size: int, device: torch.device) -> Plan:
+    def _start(self, size: int, device: torch.device, num_steps_on: int) -> Plan:
         is_new, self._is_new = self._is_new, None
         fresh = self._planner.initial_plan(size, device)
         if self.plan is None or len(self.plan.mean) != size:
             return fresh
-        start = self._planner.warm_start(self.plan)
+        start = self.plan
+        for _ in range(num_steps_on):
+            start = self._planner.warm_start(start)
         return start if is_new is None else start.replace_rows(is_new.to(device), fresh)
 
     def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -90,7 +90,7 @@ class Collection:
         """
         kept = {key: self.config.get(key) for key in _DECIDE}
         # A setting that is not made is none: so what was recorded before there were factors is known.
-        kept["env"] = {key: value for key, value in self.config["env"].items() if value != {}}
+        kept["env"] = {key: value for key, value in self.config["env"].items() if value not in ({}, [])}
         weights = None
         if self.run is not None and self.shares.keys() & {"planner", "policy"}:
             state = self.run.model.state_dict()

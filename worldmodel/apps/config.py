@@ -22,6 +22,7 @@ _ACTING_MODELS = ("oracle",)
 # Where a trained run's planner may be changed in part.
 _TRAINED = ("control", "collect", "imagine", "serve", "bench_goals", "bench_serve")
 _NUMBERED = ("camera",)  # words that may be numbers
+_LISTED = ("goal",)  # words that may be lists
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -65,7 +66,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if key in _NUMBERED and type(value) is int:
             value = str(value)
             OmegaConf.update(config, key, value)
-        _check_type(key, value, defaults[key])
+        if not (key in _LISTED and isinstance(value, list)):
+            _check_type(key, value, defaults[key])
         if isinstance(defaults[key], float):
             OmegaConf.update(config, key, float(value))  # 1 is a number too
     return config

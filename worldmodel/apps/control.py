@@ -2,31 +2,27 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import envs
 from worldmodel.analysis.surprise import Signals
-from worldmodel.apps.agent import Agent
 from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm
-from worldmodel.apps.build import action_dim, build_env, build_planning_agent
+from worldmodel.apps.build import build_env
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.foresight import Foresight, OracleForesight
-from worldmodel.apps.goals import GoalForesight, goals_of, has_goals
+from worldmodel.apps.goals import Goal
+from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay, console
-from worldmodel.apps.remote_agent import RemoteRun
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.statistics import latency, mean_interval, success_interval
-from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
+from worldmodel.apps.subject import Subject
 from worldmodel.apps.video import ControlVideo, check_drawable
-from worldmodel.errors import ConfigError, RunError
+from worldmodel.errors import RunError
 from worldmodel.files import write_json
-from worldmodel.model import WorldModel
 
 CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
 _ORDINARY_SEED = 2_000_003  # of the episodes that tell what is ordinary: far from those that are measured
@@ -44,52 +40,68 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     positive(config, "episodes", "num_threads")
     not_negative(config, "seed", "disagreement_weight")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
-    remote = RemoteRun(config) if config["server"] is not None else None
-    run, task, env_config = _subject(config, remote)
-    output = _output(config, run, task)
-    env = build_env(task, env_config, num_envs=1, seed=config["seed"], camera=config["camera"], how="sync")
+    subject = Subject.of(config)
+    run, task = subject.run, subject.task
+    check_alarm(config, has_model=run is not None)
+    env = build_env(
+        task,
+        subject.env_config,
+        num_envs=1,
+        seed=config["seed"],
+        camera=config["camera"],
+        how="sync",
+        marks_goal=not isinstance(config["goal"], str),  # that of the episode is not what a file shows
+    )
+    assert isinstance(env, envs.SyncTaskVectorEnv)
     try:
-        new_agent = partial(_agent, config, env, run, remote)
+        goal = subject.goal(env)
+        new_agent = partial(subject.agent, env, goal)
         period_s: float | None = env.control_period_s
         agent = new_agent()
-        _make_folder(output)
+        output = subject.output()
         _warm_up(env, new_agent(), config["seed"])
         if config["video"]:
             check_drawable(env)
-        watch = _watch(config, run, task, env_config)
-        title = f"{task}   {_acting(config, run)}"
+        watch = _watch(subject)
+        title = f"{task}   {subject.acting}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
         seconds: list[float] = []
-        num_solved = 0
+        num_solved, left = 0, []
         with (
             filming as video,
             ProgressDisplay(f"control {task}", config["episodes"], "episodes") as display,
         ):
             for episode in range(config["episodes"]):
-                played = _play(env, agent, video if episode == 0 else None, watch)
+                if episode == 0:  # that of the seed, whatever the warm-up has played
+                    played = _play(env, agent, goal, video, watch, seeds=list(env.env_seeds))
+                else:
+                    played = _play(env, agent, goal, None, watch)
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
+                if goal is not None and run is not None and config["goal"] is not None:
+                    left.append(goal.distance_left(run.model, played.first, played.last))
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
-        if remote is not None:
-            remote.close()
+        subject.close()
     result = {
         "task": task,
-        "model": "oracle" if _is_oracle(config) else "learned" if run else config["server"],
+        "model": "oracle" if subject.is_oracle else "learned" if run else config["server"],
         "checkpoint": None if run is None else str(run.checkpoint.path),
         "agent": config["agent"],
-        "planner": _planner_config(config, run) if config["agent"] == "planner" and remote is None else None,
+        "planner": subject.planner_config if subject.has_planner else None,
         "seed": config["seed"],
         "returns": returns,
         "return": mean_interval(returns).to_json(),
         "latency": asdict(latency(seconds, period_s)),
     }
-    success = success_interval(num_solved, len(returns)) if has_goals(env) else None
+    success = success_interval(num_solved, len(returns)) if goal is not None and goal.is_judged else None
     if success is not None:
         result["success"] = success.to_json()
+    if left:
+        result["goal"], result["distance_left"] = config["goal"], mean_interval(left).to_json()
     if watch is not None:
         result["alarm"] = {"mode": config["alarm"], "rate": config["alarm_rate"], **watch.to_json()}
     try:
@@ -101,6 +113,9 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     if success is not None:
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
+    if left:
+        summary = mean_interval(left).precise()
+        console.print(f"left     {summary}  (distance to the goal's embedding, of that at the start)")
     console.print(f"decision {latency(seconds, period_s)}")
     if watch is not None:
         console.print(f"alarm    {watch.told()}")
@@ -111,20 +126,33 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Played:
-    """One episode: its return, the seconds of each decision, and whether a goal was reached at any step."""
+    """One episode: its return, the seconds of each decision, whether a goal was reached; what was seen."""
 
     episode_return: float
     seconds: list[float]
     is_solved: bool
+    first: Observation
+    last: Observation
 
 
-def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch | None = None) -> Played:
-    """One episode."""
-    observation, _ = env.reset()
+def _play(
+    env: Any,
+    agent: Any,
+    goal: Goal | None = None,
+    video: ControlVideo | None = None,
+    watch: Watch | None = None,
+    *,
+    seeds: list[int] | None = None,
+) -> Played:
+    """One episode: the next, or that of the seeds."""
+    observation, _ = env.reset(seed=seeds)
+    if goal is not None:
+        goal.start()
+    first = observation
     agent.reset()
     if watch is not None:
         watch.reset()
-    episode_return, seconds, is_over, is_solved = 0.0, [], False, False
+    episode_return, num_steps, seconds, is_over, is_solved = 0.0, 0, [], False, False
     while not is_over:
         frame = env.render()[0] if video is not None and video.wants_frame else None
         began = time.perf_counter()
@@ -132,14 +160,14 @@ def _play(env: Any, agent: Any, video: ControlVideo | None = None, watch: Watch 
         if watch is None or not watch.is_stopping:
             seconds.append(time.perf_counter() - began)
         observation, reward, terminated, truncated, _ = env.step(action)
-        episode_return += float(reward[0])
+        episode_return, num_steps = episode_return + float(reward[0]), num_steps + 1
         is_over = bool(terminated[0] or truncated[0])
-        is_solved = is_solved or (has_goals(env) and envs.is_solved(env.task_envs[0]))
+        is_solved = is_solved or (goal is not None and goal.is_reached(env, num_steps))
         if video is not None:
             video.add(frame, episode_return, seconds[-1], None if watch is None else watch.level)
     if watch is not None:
         watch.end(observation)
-    return Played(episode_return, seconds, is_solved)
+    return Played(episode_return, seconds, is_solved, first, observation)
 
 
 def _warm_up(env: Any, agent: Any, seed: int) -> None:
@@ -150,116 +178,28 @@ def _warm_up(env: Any, agent: Any, seed: int) -> None:
     observation, _ = env.reset(seed=[seed])
     for _ in range(5):
         agent.act(observation)
-    env.reset(seed=list(env.env_seeds))
 
 
-def _watch(
-    config: dict[str, Any], run: TrainedRun | None, task: str, env_config: dict[str, Any]
-) -> Watch | None:
-    """What tells that the robot does not do what its model expects; ordinary episodes are played first.
-
-    These, with starts of their own and the agent that is asked for, are kept with the run.
-    """
+def _watch(subject: Subject) -> Watch | None:
+    """What tells that the robot does not do what its model expects, by ordinary episodes played first."""
+    config, run = subject.config, subject.run
     if config["alarm"] == "off" or run is None:
         return None
-    monitor, acting = Monitor(run.model), _acting(config, run)
+    monitor = Monitor(run.model)
 
     def ordinary(num_episodes: int) -> Iterator[Sequence[Signals]]:
-        env = build_env(task, env_config, num_envs=1, seed=_ORDINARY_SEED + config["seed"], how="sync")
-        try:
-            agent, watch = _agent(config, env, run), Watch(monitor)
+        seed = _ORDINARY_SEED + config["seed"]
+        with closing(build_env(subject.task, subject.env_config, num_envs=1, seed=seed, how="sync")) as env:
+            assert isinstance(env, envs.SyncTaskVectorEnv)
+            goal, watch = subject.goal(env), Watch(monitor)
+            agent = subject.agent(env, goal)
             for _ in range(num_episodes):
-                _play(env, agent, watch=watch)
+                _play(env, agent, goal, watch=watch)
                 yield watch.trace
-        finally:
-            env.close()
 
-    about = {
-        "model": run.checkpoint.state["digest"],
-        "agent": config["agent"],
-        "planner": _planner_config(config, run) if config["agent"] == "planner" else None,
-        "disagreement_weight": config["disagreement_weight"],
-    }
-    limits = calibrated(run.directory / f"alarm-{acting}.json", about, config["alarm_rate"], ordinary)
+    about = {key: config[key] for key in ("agent", "goal", "disagreement_weight")}
+    about["model"] = run.checkpoint.state["digest"]
+    about["planner"] = subject.planner_config if subject.has_planner else None
+    path = run.directory / f"alarm-{subject.acting}.json"
+    limits = calibrated(path, about, config["alarm_rate"], ordinary)
     return Watch(monitor, limits, stops=config["alarm"] == "stop")
-
-
-def _subject(
-    config: dict[str, Any], remote: RemoteRun | None
-) -> tuple[TrainedRun | None, str, dict[str, Any]]:
-    """What is controlled: the trained run if there is one, the task, and the settings of its environment."""
-    if remote is not None:
-        check_alarm(config, has_model=False)
-        return None, *remote.subject(config)
-    run = open_accelerated(config)
-    check_alarm(config, has_model=run is not None)
-    if run is not None:
-        run = replace(run, disagreement_weight=config["disagreement_weight"])
-    if run is None and not _is_oracle(config) and config["agent"] in ("planner", "policy"):
-        raise ConfigError(
-            "checkpoint= is missing: give a run folder, or plan in the simulator itself with "
-            "model=oracle task=TASK"
-        )
-    task = config["task"] or (None if run is None else run.task)
-    if task is None:
-        raise ConfigError("task= is missing: name a task, such as task=cheetah-run")
-    # A learned model acts in the environment that it was trained in.
-    return run, task, config["env"] if run is None else run.config["env"]
-
-
-def _agent(
-    config: dict[str, Any], env: Any, run: TrainedRun | None, remote: RemoteRun | None = None
-) -> Agent:
-    if remote is not None:
-        return remote.agent(env)
-    if config["agent"] == "planner" and _is_oracle(config):
-        foresight: Foresight = OracleForesight(
-            env, num_threads=config["num_threads"], learned=None if run is None else run.foresight
-        )
-        return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
-    if config["agent"] == "planner" and run is not None and not isinstance(run.model, WorldModel):
-        foresight = GoalForesight(
-            run.model,
-            goals_of(env),
-            disagreement_weight=run.disagreement_weight,
-            acceleration=run.acceleration,
-        )
-        return build_planning_agent(foresight, _planner_config(config, run), seed=config["seed"])
-    return make_agent(
-        config["agent"], action_dim(env), seed=config["seed"], run=run, planner_config=config.get("planner")
-    )
-
-
-def _planner_config(config: dict[str, Any], run: TrainedRun | None) -> dict[str, Any]:
-    given: dict[str, Any] | None = config.get("planner")
-    if run is not None:
-        return run.planner_config(given)
-    if given is None or "name" not in given:
-        raise ConfigError("planner= is missing: name a planner, such as planner=icem")
-    return given
-
-
-def _acting(config: dict[str, Any], run: TrainedRun | None) -> str:
-    """What acts, in a word: the planner's name, the agent's, or that it is a server."""
-    if config["server"] is not None:
-        return "server"
-    if config["agent"] != "planner":
-        return str(config["agent"])
-    name = str(_planner_config(config, run)["name"])
-    return f"oracle-{name}" if _is_oracle(config) else name
-
-
-def _is_oracle(config: dict[str, Any]) -> bool:
-    return bool((config.get("model") or {}).get("name") == "oracle")
-
-
-def _output(config: dict[str, Any], run: TrainedRun | None, task: str) -> Path:
-    beside = Path("runs") / "control" / envs.canonical_task(task) if run is None else run.directory
-    return Path(config["output"]) if config["output"] else beside / f"control-{_acting(config, run)}"
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make output={output}: {error.strerror or error}") from error

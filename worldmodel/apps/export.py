@@ -67,7 +67,7 @@ def _card(run: TrainedRun, recipe: dict[str, Any], *, episodes: int, seed: int) 
             act(to_dict(compose_config(verb, [*subject, quoted("output", folder), *more])), says_where=False)
             for act, verb, more in (
                 (control, "control", [f"episodes={episodes}", "video=false", "alarm=off"]),
-                (imagine, "imagine", []),
+                (imagine, "imagine", ["decoder.updates=0"]),
             )
         )
     record = provenance.read_record(run.directory) or {"preset": None, "starts": []}

@@ -80,11 +80,11 @@ class ImaginingForesight(ABC):
 
     def outlook(self, observation: Observation) -> Outlook:
         """Encode once, then imagine."""
-        return self._outlook(self.memory.see(to_tensors(observation, self.device)))
+        return self.outlook_from(self.memory.see(to_tensors(observation, self.device)))
 
     @abstractmethod
-    def _outlook(self, latent: Tensor) -> Outlook:
-        """From latents (B, L)."""
+    def outlook_from(self, latent: Tensor) -> Outlook:
+        """From latents (B, L), whatever was seen."""
 
 
 class LearnedForesight(ImaginingForesight):
@@ -107,7 +107,8 @@ class LearnedForesight(ImaginingForesight):
         self._estimate = partial(estimate, discount=discount, disagreement_weight=disagreement_weight)
         self._propose = acceleration.of(propose, self.device)
 
-    def _outlook(self, latent: Tensor) -> Outlook:
+    def outlook_from(self, latent: Tensor) -> Outlook:
+        """Returns from these latents, and the policy's proposals."""
         return Outlook(
             score=partial(self._estimate, self.model, latent),
             propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),
@@ -119,18 +120,25 @@ class OracleForesight:
 
     - `env`: where the agent acts.
     - `learned`: what the last state of a candidate is worth, and proposals; without it, nothing follows.
+    - `seeks_goals`: whether nearness to the episodes' goals is what counts, also where the task's reward
+      knows nothing of them.
     """
 
     device = torch.device("cpu")  # the simulator's
 
     def __init__(
-        self, env: envs.TaskVectorEnv, *, num_threads: int = 1, learned: LearnedForesight | None = None
+        self,
+        env: envs.TaskVectorEnv,
+        *,
+        num_threads: int = 1,
+        learned: LearnedForesight | None = None,
+        seeks_goals: bool = False,
     ) -> None:
         if not isinstance(env, envs.SyncTaskVectorEnv):
             raise ConfigError(
                 "model=oracle needs environments that it can look into: envs.make_vec(..., how='sync')"
             )
-        self._env, self._learned = env, learned
+        self._env, self._learned, self._seeks_goals = env, learned, seeks_goals
         assert env.single_action_space.shape is not None
         self.action_dim = int(env.single_action_space.shape[0])
         self.oracle = envs.Oracle(
@@ -154,8 +162,9 @@ class OracleForesight:
         """From the environments' physics states; the observation serves the learned part alone."""
         learned = None if self._learned is None else self._learned.outlook(observation)
         value = None if learned is None else self._value
+        reward = envs.goal_reward(self._env.task_envs) if self._seeks_goals else None
         return Outlook(
-            score=oracle_scorer(self.oracle, self._env.simulations, terminal_value=value),
+            score=oracle_scorer(self.oracle, self._env.simulations, terminal_value=value, reward=reward),
             propose=None if learned is None else learned.propose,
         )
 
@@ -169,8 +178,8 @@ class OracleForesight:
 def oracle_scorer(oracle: envs.Oracle, simulations: Sequence[envs.Simulation], **options: Any) -> Scorer:
     """An oracle as a planner's scorer, from the states that these simulations are in.
 
-    `options`: `terminal_value`, `violation` and `weight`, as in `envs.Oracle.returns`. Several oracles with
-    different `change_model` make one scorer by `planners.risk.over_members`.
+    `options`: `terminal_value`, `reward`, `violation` and `weight`, as in `envs.Oracle.returns`. Several
+    oracles with different `change_model` make one scorer by `planners.risk.over_members`.
     """
 
     def score(candidates: Tensor) -> Tensor:

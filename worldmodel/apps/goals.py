@@ -1,5 +1,6 @@
 """Acting towards goals: where they come from, planning to them in a model, and who reaches them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +16,29 @@ from worldmodel.apps.evaluation import EVALUATION_SEED, MAX_NUM_ENVS, Evaluation
 from worldmodel.apps.foresight import ImaginingForesight, Outlook
 from worldmodel.apps.memory import Observation, to_tensors
 from worldmodel.apps.statistics import Mean
+from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, LatentModel, goal_distance
 
 Goals = Callable[[], Observation]  # what would be observed at the goals {key: (B, ...)} of B environments now
 
 
-def has_goals(env: envs.TaskVectorEnv) -> bool:
-    """Whether its task is one with goals, and the environments tell whether they are reached."""
-    return isinstance(env, envs.SyncTaskVectorEnv) and env.task in envs.goal_task_names()
+def is_goal_task(task: str) -> bool:
+    """Whether episodes of a task draw goals."""
+    return envs.canonical_task(task) in envs.goal_task_names()
+
+
+def require_goals(task: str) -> None:
+    """Errors: `ConfigError` for a task whose episodes draw no goals."""
+    if not is_goal_task(task):
+        raise ConfigError(
+            f"{task} draws no goals: give one to `worldmodel control` (goal=); those that do are "
+            f"{', '.join(envs.goal_task_names())}"
+        )
+
+
+def num_goal_steps(env: envs.SyncTaskVectorEnv) -> int:
+    """Agent steps in which a goal must be reached. Errors: `EnvError` for a task without goals."""
+    return math.ceil(env.task_envs[0].goal.num_goal_steps / env.action_repeat)
 
 
 def goals_of(env: envs.SyncTaskVectorEnv) -> Goals:
@@ -38,6 +54,34 @@ def goals_of(env: envs.SyncTaskVectorEnv) -> Goals:
 def always(goal: Observation) -> Goals:
     """One goal {key: (...)}, whatever the episode."""
     return lambda: {key: np.asarray(value)[None] for key, value in goal.items()}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be reached in the one environment of `control`, the same in every episode or drawn by each.
+
+    - `observed`: what would be observed there.
+    - `is_judged`: whether the task tells that it is reached.
+    - `start`: to be called when an episode has started, before `observed` is asked.
+    """
+
+    observed: Goals
+    is_judged: bool
+    start: Callable[[], None] = lambda: None
+
+    def is_reached(self, env: envs.SyncTaskVectorEnv, num_steps: int) -> bool:
+        """Whether it is reached now, in time, and the task tells."""
+        return self.is_judged and num_steps <= num_goal_steps(env) and envs.is_solved(env.task_envs[0])
+
+    @torch.no_grad()
+    def distance_left(self, model: LatentModel, first: Observation, last: Observation) -> float:
+        """How far the last observation of an episode is from the goal, of how far the first one was.
+
+        By the embeddings, of which the planner lowers the squared distance: 0 is there, 1 as at the start.
+        """
+        device = next(model.parameters()).device
+        goal, start, end = (model.embed(to_tensors(each, device)) for each in (self.observed(), first, last))
+        return float((end - goal).norm() / (start - goal).norm().clamp(min=1e-9))
 
 
 class GoalForesight(ImaginingForesight):
@@ -69,7 +113,8 @@ class GoalForesight(ImaginingForesight):
             self._goal = None
 
     @torch.no_grad()
-    def _outlook(self, latent: torch.Tensor) -> Outlook:
+    def outlook_from(self, latent: torch.Tensor) -> Outlook:
+        """How near the goals come from these latents."""
         if self._goal is None:
             self._goal = self.model.embed(to_tensors(self._goals(), self.device))
         goal = self._goal.expand(len(latent), -1)
@@ -85,16 +130,20 @@ class Attempt:
 
 
 class GoalEvaluation(Evaluation):
-    """Whether each of `num_episodes` episodes reaches its goal, by 1 and 0."""
+    """Whether each of `num_episodes` episodes reaches its goal in time, by 1 and 0.
+
+    Errors: `ConfigError` for a task without goals.
+    """
 
     measure = "success"
 
     def __init__(self, task: str, env_config: dict[str, Any], *, num_episodes: int, seed: int) -> None:
         self.num_episodes, self._seed = num_episodes, EVALUATION_SEED + seed
         num_envs = min(num_episodes, MAX_NUM_ENVS)
+        require_goals(task)
         env = build_env(task, env_config, num_envs=num_envs, seed=self._seed, how="sync")
         assert isinstance(env, envs.SyncTaskVectorEnv)
-        self.env, self.goals = env, goals_of(env)
+        self.env, self.goals, self.max_steps = env, goals_of(env), num_goal_steps(env)
 
     def values(self, agent: Agent) -> list[float]:
         """Play the episodes."""
@@ -125,7 +174,7 @@ class GoalEvaluation(Evaluation):
         solved_after = np.zeros(len(seeds), np.int64)
         is_over = np.zeros(len(seeds), np.bool_)
         num_steps = 0
-        while not is_over.all():
+        while num_steps < self.max_steps and not is_over.all():
             observation, _, terminated, truncated, _ = self.env.step(agent.act(observation).action)
             num_steps += 1
             solved = np.array([envs.is_solved(each) for each in self.env.task_envs])

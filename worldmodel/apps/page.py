@@ -11,6 +11,7 @@ from typing import Any
 
 from worldmodel.apps import plots
 from worldmodel.apps.control import VIDEO_FILE
+from worldmodel.apps.imagine_report import COLUMNS, told_error
 from worldmodel.apps.report import AGENTS
 from worldmodel.errors import RunError
 from worldmodel.training import read_metrics
@@ -165,17 +166,12 @@ def _latency(latency: dict[str, Any]) -> str:
 
 
 def _error_table(rows: list[dict[str, int | float]]) -> str:
-    header = (
-        "<tr><th>steps ahead</th><th>reward error</th><th>return error</th><th>observation error</th>"
-        "<th>if nothing moved</th><th>latent error</th></tr>"
-    )
+    keys = [key for key in rows[0] if key in COLUMNS] if rows else []
+    header = "".join(f"<th>{COLUMNS[key]}</th>" for key in keys)
     body = "".join(
-        f"<tr><td>{row['steps']}</td>"
-        + "".join(f"<td>{value:.3f}</td>" for key, value in row.items() if key != "steps")
-        + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td>{told_error(key, row[key])}</td>" for key in keys) + "</tr>" for row in rows
     )
-    return f"<table>{header}{body}</table>"
+    return f"<table><tr>{header}</tr>{body}</table>"
 
 
 def _of_period(period_ms: float | None) -> str:

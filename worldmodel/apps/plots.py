@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from worldmodel.analysis import OpenLoop
 from worldmodel.apps.statistics import Mean
 from worldmodel.data import Episode
 
@@ -20,7 +19,6 @@ REAL, IMAGINED, MUTED = "#1f3b57", "#e4572e", "#9aa5b1"
 REFERENCES = ("#1f3b57", "#4c956c", "#8d6a9f", "#9aa5b1")
 ENTRIES = ("#1f3b57", "#e4572e", "#4c956c", "#f2a541")
 OURS = (IMAGINED, "#f2a541", "#b23a78", "#6b4226")
-MAX_DIMENSIONS = 6
 MAX_LINES = 4  # more of them in one plot are a tangle
 
 
@@ -59,7 +57,7 @@ def learning_curve(records: Sequence[dict[str, Any]], task: str) -> Figure:
     lowest = min([e[1] for e in episodes] + [r["eval/return"] for r in evaluations], default=0)
     axes.set_ylim(bottom=0 if lowest >= 0 else None)
     axes.legend(loc="lower right", frameon=False)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -79,7 +77,7 @@ def learning_curves(
         for index, (preset, curve) in enumerate(presets.items()):
             _band(axes, curve, color=OURS[index % len(OURS)], label=f"worldmodel {preset}")
         axes.set(title=task, xlabel="env steps (action repeat counted)", ylabel="return", ylim=(0, 1020))
-        _plain(axes)
+        plain(axes)
     for axes in grid.flat[len(curves) :]:
         axes.set_axis_off()
     # One legend for all: the lines mean the same everywhere.
@@ -95,44 +93,6 @@ def learning_curves(
     return figure
 
 
-def imagined_and_real(result: OpenLoop, task: str, table: Sequence[dict[str, int | float]]) -> Figure:
-    """One window in detail (rewards, read-out observations), and the errors over the horizon."""
-    num_dimensions = min(result.observation.shape[2], MAX_DIMENSIONS)
-    rows = 1 + (num_dimensions + 2) // 3
-    figure, grid = plt.subplots(rows, 3, figsize=(12, 2.7 * rows), squeeze=False)
-    # The window in which most happens is the one worth looking at.
-    window = int(result.observation.std(1).sum(-1).argmax())
-    steps = np.arange(1, result.reward.shape[1] + 1)
-    panels = [
-        ("reward", result.reward[window], result.imagined_reward[window]),
-        ("sum of rewards", result.reward[window].cumsum(), result.imagined_reward[window].cumsum()),
-    ]
-    panels += [
-        (f"state[{d}]", result.observation[window, :, d], result.imagined_observation[window, :, d])
-        for d in range(num_dimensions)
-    ]
-    places = [grid[0][0], grid[0][1], *grid[1:].flatten()]
-    for axes, (name, real, imagined) in zip(places, panels, strict=False):
-        axes.plot(steps, real, color=REAL, label="real")
-        axes.plot(steps, imagined, color=IMAGINED, linestyle="--", label="imagined")
-        axes.set_title(name, fontsize=10)
-        _plain(axes)
-    for axes in places[len(panels) :]:
-        axes.set_axis_off()
-    places[0].legend(frameon=False, fontsize=9)
-    errors = grid[0][2]
-    k = [row["steps"] for row in table]
-    errors.plot(k, [row["observation_error"] for row in table], color=IMAGINED, marker="o", label="imagined")
-    no_motion = [row["no_motion_error"] for row in table]
-    errors.plot(k, no_motion, color=MUTED, marker="o", label="if nothing moved")
-    errors.set_title(f"observation error (std), {len(result.reward)} windows", fontsize=10)
-    errors.legend(frameon=False, fontsize=9)
-    _plain(errors)
-    figure.suptitle(f"{task}: imagined from one observation and the actions alone, agent steps ahead")
-    figure.tight_layout()
-    return figure
-
-
 def returns_of_episodes(returns: Sequence[float], shown: Mapping[int, str]) -> Figure:
     """A histogram of returns; the `shown` ones, by index, are marked."""
     figure, axes = plt.subplots(figsize=(7, 2.6))
@@ -141,7 +101,7 @@ def returns_of_episodes(returns: Sequence[float], shown: Mapping[int, str]) -> F
         axes.axvline(returns[index], color=IMAGINED, linewidth=1.2)
     axes.set(xlabel="return (lines: the episodes shown below)", ylabel="episodes")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -157,14 +117,14 @@ def episode_over_time(episode: Episode, period_s: float | None) -> Figure:
     grid[0].fill_between(steps, reward, step="post", color=IMAGINED, alpha=0.25, linewidth=0)
     grid[0].step(steps, reward, where="post", color=IMAGINED, linewidth=1)
     grid[0].set_title("reward", loc="left", fontsize=10)
-    _plain(grid[0])
+    plain(grid[0])
     for axes, (name, rows) in zip(grid[1:], groups.items(), strict=True):
         if rows.shape[1] <= MAX_LINES:
             for entry, values in enumerate(rows.T):
                 axes.plot(steps[: len(values)], values, linewidth=1, color=ENTRIES[entry], label=f"[{entry}]")
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
             axes.set_title(name, loc="left", fontsize=10)
-            _plain(axes)
+            plain(axes)
         else:
             _heat(figure, axes, rows, (0.0, len(rows) * unit), name)
     grid[-1].set_xlabel("steps" if period_s is None else "seconds")
@@ -195,6 +155,7 @@ def _band(axes: Any, curve: Mapping[int, Mean], *, color: str, label: str) -> No
     axes.plot(steps, [mean.mean for mean in means], color=color, marker="o", markersize=3, label=label)
 
 
-def _plain(axes: Any) -> None:
+def plain(axes: Any) -> None:
+    """Axes without a box, with a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)

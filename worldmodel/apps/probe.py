@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 import envs
+from worldmodel.analysis import latents_of
 from worldmodel.analysis.probe import KINDS, Fit, probe
-from worldmodel.apps.bench.output import (
-    check_names,
-    provenance,
-)
+from worldmodel.apps.bench.output import check_names, provenance
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.probe_report import FEATURES, write_report
@@ -23,10 +21,9 @@ from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
 from worldmodel.model import LatentModel
-from worldmodel.training import make_model
+from worldmodel.training import fresh_like
 
 _COARSE = 16  # pixels along each side of an image that a probe looks at itself
-_CHUNK = 256  # observations that are encoded at once
 _LEAST_STD = 1e-6  # what varies less has nothing to be read
 
 
@@ -51,7 +48,7 @@ def run_probe(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
     record = provenance("probe", config, given, torch.device("cpu"), PACKAGES)
     features = {
         "latent": run.model,
-        "untrained": _untrained(run.model, config["seed"]),
+        "untrained": fresh_like(run.model, config["seed"]),
     }
     total = len(features) * len(episodes)
     with ProgressDisplay("encoding", total, "episodes") as display:
@@ -86,43 +83,22 @@ def _episodes(config: dict[str, Any], run: TrainedRun) -> list[Episode]:
     return [dataset.episode(index) for index in range(min(config["episodes"], len(dataset)))]
 
 
-def _untrained(model: LatentModel, seed: int) -> LatentModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = make_model(model.size)
-    fresh.encoder.share_statistics(model.encoder)  # type: ignore[arg-type]
-    return fresh
-
-
-@torch.inference_mode()
 def _encoded(
     model: LatentModel, episodes: Sequence[Episode], every: int, display: ProgressDisplay, *, done: int
 ) -> list[np.ndarray]:
-    """Latents of every `every`-th step of each episode; the first ones as at an episode's start."""
+    """Latents of every `every`-th step of each episode."""
     found = []
     for index, episode in enumerate(episodes):
-        seen = _inputs(model, episode)
-        parts = [
-            model.embed({key: torch.from_numpy(rows[i : i + _CHUNK]) for key, rows in seen})
-            for i in range(0, episode.num_steps, _CHUNK)
-        ]
-        embeddings, actions = torch.cat(parts), torch.from_numpy(np.array(episode.action))
-        latents = [model.layout.start(embeddings[0])]
-        for action, embedding in zip(actions, embeddings[1:], strict=False):
-            latents.append(model.layout.advance(latents[-1], action, embedding))
-        found.append(torch.stack(latents)[::every].numpy())
+        found.append(latents_of(model, episode)[:-1:every].numpy())
         display.update(done + index + 1)
     return found
-
-
-def _inputs(model: LatentModel, episode: Episode) -> list[tuple[str, np.ndarray]]:
-    return [(key, np.array(episode.observation[key][:-1])) for key in model.size.observes]
 
 
 def _seen(model: LatentModel, episode: Episode) -> np.ndarray:
     """What the model observes, as a vector for each step."""
     parts = []
-    for key, rows in _inputs(model, episode):
+    for key in model.size.observes:
+        rows = episode.observation[key][:-1]
         if key == "pixels":
             block = max(1, rows.shape[-1] // _COARSE)
             size = rows.shape[-1] // block

@@ -7,7 +7,7 @@ import numpy as np
 
 import envs
 from worldmodel.apps.agent import Decision, batch_size
-from worldmodel.apps.goals import Goals, goals_of
+from worldmodel.apps.goals import Goal, Goals
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.run import would_import
 from worldmodel.apps.serving import check_installed
@@ -57,6 +57,9 @@ class RemoteRun:
         for key in ("checkpoint", "model", "planner", "disagreement_weight"):
             if config.get(key):
                 raise ConfigError(f"{key}= is the server's to choose: leave it out, or leave out server=")
+        for key in ("goal", "realtime"):
+            if config.get(key):
+                raise ConfigError(f"{key}= needs the model here: give its checkpoint= in place of server=")
         if config["agent"] != "planner":
             raise ConfigError(f"agent={config['agent']}: the server plans; leave out agent=, or server=")
         self._client = Client(config["server"], token=os.environ.get(TOKEN_VARIABLE))
@@ -78,9 +81,14 @@ class RemoteRun:
             raise ConfigError(f"task={config['task']}, but {uri} controls {task}: leave out task=")
         return task, {key: settings[key] for key in config["env"] if key in settings}
 
-    def agent(self, env: envs.SyncTaskVectorEnv) -> RemoteAgent:
-        """Who acts in this environment."""
-        return RemoteAgent(self._client, goals_of(env) if self._client.metadata.get("takes_goal") else None)
+    @property
+    def takes_goal(self) -> bool:
+        """Whether the server plans to goals."""
+        return bool(self._client.metadata.get("takes_goal"))
+
+    def agent(self, goal: Goal | None) -> RemoteAgent:
+        """Who acts, and seeks that goal."""
+        return RemoteAgent(self._client, goal.observed if goal is not None and self.takes_goal else None)
 
     def close(self) -> None:
         """Say goodbye."""

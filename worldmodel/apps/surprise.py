@@ -1,8 +1,8 @@
 """Violation of expectation: is a model surprised by what cannot happen, and not by what can?"""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,27 @@ from scipy import stats
 import envs
 from envs.violations import Violation
 from worldmodel.analysis import surprise
-from worldmodel.apps.bench.output import check_names, provenance
+from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
-from worldmodel.apps.simple_agents import ColoredNoiseAgent
+from worldmodel.apps.script import Break, Script
 from worldmodel.apps.surprise_report import write_report
+from worldmodel.apps.surprise_video import Scene, film
 from worldmodel.apps.trained import TrainedRun, open_run
+from worldmodel.apps.video import check_drawable
 from worldmodel.errors import ConfigError
 from worldmodel.model import LatentModel
 
+VIDEO_FILE = "surprise.mp4"
 _EARLIEST = 2  # agent steps before a violation, so that there is something to expect
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """The surprise (T,) of one episode as it happens, and with a violation before step `at`."""
 
+    script: Script
     plain: np.ndarray
     violated: np.ndarray
     at: int
@@ -41,7 +45,7 @@ class Pair:
 
 
 def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
-    """Play pairs of episodes, then write `surprise.csv`, `.md`, `.png` and `.json`; returns the rows.
+    """Play pairs of episodes, then write `surprise.csv`, `.md`, `.png`, `.json` and `.mp4`; returns the rows.
 
     `config` is that of `configs/surprise.yaml`.
     Errors: `ConfigError`, `EnvError` or `CheckpointError` for a user's mistake.
@@ -51,25 +55,28 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     run = open_run(config["checkpoint"])
     torch.set_num_threads(1)
     env_config = run.config["env"]
-    env = envs.make(
-        run.task,
-        action_repeat=env_config["action_repeat"],
-        observe=env_config["observe"],
-        image_size=env_config["image_size"],
-    )
+    make_env = partial(envs.make, run.task, action_repeat=env_config["action_repeat"])
+    env = make_env(observe=run.model.size.observes, image_size=env_config["image_size"])
     try:
         known = envs.violations_of(env)
         names = config["violations"] or list(known)
         check_names("violations", names, list(known))
+        if config["video"]:
+            env.reset()
+            check_drawable(env)
         chosen = {name: known[name] for name in names}
+        folder = make_folder(config["output"] or str(run.directory / "surprise"))
         record = provenance("surprise", config, given, torch.device("cpu"), PACKAGES)
         pairs = _play_pairs(env, run, chosen, config)
     finally:
         env.close()
     rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
-    folder = Path(config["output"]) if config["output"] else run.directory / "surprise"
     traces = {name: [(pair.plain, pair.violated, pair.at) for pair in pairs[name]] for name in names}
     write_report(folder, run.task, rows, traces, record, window=config["window"])
+    if config["video"]:
+        _film(folder / VIDEO_FILE, make_env, chosen, pairs)
+    else:
+        (folder / VIDEO_FILE).unlink(missing_ok=True)  # it would show other episodes than are told of
     return rows
 
 
@@ -77,20 +84,16 @@ def _play_pairs(
     env: envs.TaskEnv, run: TrainedRun, chosen: Mapping[str, Violation], config: dict[str, Any]
 ) -> dict[str, list[Pair]]:
     pairs: dict[str, list[Pair]] = {name: [] for name in chosen}
-    assert env.action_space.shape is not None
-    assert env.episode_length is not None
     with ProgressDisplay(f"surprise {run.task}", config["episodes"], "episodes") as display:
         for episode in range(config["episodes"]):
             seed = int(np.random.SeedSequence([config["seed"], episode]).generate_state(1)[0])
-            agent = ColoredNoiseAgent(env.action_space.shape[0], np.random.default_rng(seed))
-            nothing = {"state": np.zeros((1, 1), np.float32)}  # noise does not look
-            actions = [agent.act(nothing).action[0] for _ in range(env.episode_length)]
-            plain, due = _trace(env, run.model, seed, actions, watched=chosen)
+            script = Script.drawn(env, seed)
+            plain, due = _trace(env, run.model, script, watched=chosen)
             for name, violation in chosen.items():
-                at = next((k for k in due[name] if k + config["window"] <= len(actions)), None)
+                at = next((k for k in due[name] if k + config["window"] <= len(plain)), None)
                 if at is not None:
-                    trace, _ = _trace(env, run.model, seed, actions, violation=violation, at=at)
-                    pairs[name].append(Pair(plain, trace, at))
+                    trace, _ = _trace(env, run.model, script, Break(violation, at))
+                    pairs[name].append(Pair(script=script, plain=plain, violated=trace, at=at))
             display.update(episode + 1)
     if empty := [name for name, found in pairs.items() if not found]:
         raise ConfigError(
@@ -103,38 +106,43 @@ def _play_pairs(
 def _trace(
     env: envs.TaskEnv,
     model: LatentModel,
-    seed: int,
-    actions: list[np.ndarray],
+    script: Script,
+    broken: Break | None = None,
     *,
     watched: Mapping[str, Violation] | None = None,
-    violation: Violation | None = None,
-    at: int | None = None,
 ) -> tuple[np.ndarray, dict[str, list[int]]]:
     """The surprise at each step; before which steps each of `watched` is due."""
-    observation, _ = env.reset(seed=seed)
-    simulation = env.simulation
-    before = copy.copy(simulation.model)
     due: dict[str, list[int]] = {name: [] for name in watched or {}}
-    latent = model.encode(_tensors(observation))
     errors: list[float] = []
-    try:
-        for index, action in enumerate(actions):
-            for name, each in (watched or {}).items():
-                if index >= _EARLIEST and each.is_due(simulation.model, simulation.data):
-                    due[name].append(index)
-            if violation is not None and index == at:
-                violation.apply(simulation.model, simulation.data, np.random.default_rng(seed))
-                env.set_physics_state(env.physics_state())  # what follows from it
-            observation, *_ = env.step(action)
-            act = torch.from_numpy(np.asarray(action, np.float32))[None]
-            predicted, seen = model.predict(latent, act), model.embed(_tensors(observation))
-            errors.append(float(surprise(predicted, seen)))
-            latent = model.layout.advance(latent, act, seen)
-    except envs.SimulationError:
-        errors += [errors[-1]] * (len(actions) - len(errors))
-    finally:
-        envs.copy_model(before, simulation.model)
+    latent = None
+    for index, observation in enumerate(script.play(env, broken)):
+        seen = model.embed(_tensors(observation))
+        if latent is None:
+            latent = model.layout.start(seen)
+        else:
+            action = torch.from_numpy(script.actions[index - 1])[None]
+            errors.append(float(surprise(model.predict(latent, action), seen)))
+            latent = model.layout.advance(latent, action, seen)
+        for name, each in (watched or {}).items():
+            if index >= _EARLIEST and each.is_due(env.simulation.model, env.simulation.data):
+                due[name].append(index)
+    # Where the simulation diverged, the episode is over.
+    errors += [errors[-1]] * (len(script.actions) - len(errors))
     return np.array(errors), due
+
+
+def _film(
+    path: Path,
+    make_env: Callable[..., envs.TaskEnv],
+    chosen: Mapping[str, Violation],
+    pairs: Mapping[str, list[Pair]],
+) -> None:
+    """The first pair of each violation."""
+    scenes = []
+    for name, violation in chosen.items():
+        pair = pairs[name][0]
+        scenes.append(Scene(pair.script, Break(violation, pair.at), pair.plain, pair.violated))
+    film(path, make_env, scenes)
 
 
 def _tensors(observation: envs.Observation) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from worldmodel.apps import plots
-from worldmodel.apps.bench.output import Row, make_folder, markdown_table, provenance_lines, write_all
+from worldmodel.apps.bench.output import Row, markdown_table, provenance_lines, write_all
 from worldmodel.apps.progress import console
 
 Traces = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, int]]]
@@ -47,7 +47,7 @@ def write_report(
         "",
     ]
     path = write_all(
-        make_folder(str(folder)),
+        folder,
         "surprise",
         rows=rows,
         record=record,

@@ -22,7 +22,7 @@ from worldmodel.apps.build import (
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation, ReturnEvaluation
 from worldmodel.apps.foresight import LearnedForesight
-from worldmodel.apps.goals import GoalEvaluation, GoalForesight
+from worldmodel.apps.goals import GoalEvaluation, GoalForesight, is_goal_task
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.run import default_num_threads, lock_run
@@ -102,10 +102,7 @@ class Training(ABC):
         Errors: `DivergenceError` where training made no sense any more; the last checkpoint then stays.
         """
         config = self.config
-        num_episodes = config["eval_episodes"]
-        is_rewarded = isinstance(self.trainer.model, WorldModel)
-        kind = ReturnEvaluation if is_rewarded else GoalEvaluation
-        evaluation = kind(config["task"], config["env"], num_episodes=num_episodes, seed=self.seed)
+        evaluation = self._evaluation()
         interruption, is_sound = Interruption(), True
         returns: list[float] = []
         due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
@@ -115,7 +112,9 @@ class Training(ABC):
                     while True:
                         is_over = self.progress >= self.target
                         due_evaluation = _next_multiple(self.evaluated_at, config["eval_every"])
-                        if self.progress >= due_evaluation or (is_over and self.evaluated_at < self.progress):
+                        is_due = self.progress >= due_evaluation
+                        is_due |= is_over and self.evaluated_at < self.progress
+                        if evaluation is not None and is_due:
                             with interruption.allowed():
                                 returns = self._evaluate(evaluation, display)
                         if self.progress >= due_checkpoint:
@@ -141,7 +140,8 @@ class Training(ABC):
                     if is_sound:
                         self.save()
                 finally:
-                    evaluation.close()
+                    if evaluation is not None:
+                        evaluation.close()
                     self.close()
         return returns
 
@@ -199,6 +199,18 @@ class Training(ABC):
         if "state" in self.trainer.model.size.observes:
             state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
             self.trainer.model.encoder.update_statistics({"state": state})
+
+    def _evaluation(self) -> Evaluation | None:
+        """What says how good it is; nothing does without rewards and without goals."""
+        kind: type[Evaluation]
+        if isinstance(self.trainer.model, WorldModel):
+            kind = ReturnEvaluation
+        elif is_goal_task(self.config["task"]):
+            kind = GoalEvaluation
+        else:
+            return None
+        task, num_episodes = self.config["task"], self.config["eval_episodes"]
+        return kind(task, self.config["env"], num_episodes=num_episodes, seed=self.seed)
 
     def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
         began = time.perf_counter()

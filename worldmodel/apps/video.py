@@ -18,10 +18,11 @@ from worldmodel.files import TEMPORARY_PREFIX
 
 _GOOD, _BAD = "#80ff80", "#ff8080"
 MAX_FPS = 60.0
+MAX_COMPARED_FPS = 12.0
 FPS_WITHOUT_PERIOD = 30.0  # where the environment does not say how fast its robot is
 
 
-def check_drawable(env: envs.TaskVectorEnv) -> None:
+def check_drawable(env: envs.TaskVectorEnv | envs.TaskEnv) -> None:
     """A video needs pictures. Errors: `ConfigError` where the task, or this machine, can draw none."""
     try:
         env.render()
@@ -29,27 +30,20 @@ def check_drawable(env: envs.TaskVectorEnv) -> None:
         raise ConfigError(f"video=true: {error}. With video=false it goes on without") from error
 
 
-class ControlVideo:
-    """An mp4 of one episode that plays at the robot's own speed; each frame shows time, return and latency.
+class VideoFile:
+    """An mp4; frames are encoded as they come. It appears, in one rename, where the `with` block ends well.
 
-    Frames are encoded as they come. The file appears, in one rename, where the `with` block ends well.
     Errors: `RunError` where it cannot be written.
     """
 
-    def __init__(self, path: Path, title: str, control_period_s: float | None) -> None:
-        self._path, self._title, self._control_period_s = path, title, control_period_s
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
         self._temporary = path.with_name(
             f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}"
         )
-        decisions_per_s = FPS_WITHOUT_PERIOD if control_period_s is None else 1 / control_period_s
-        # Show every n-th step where the control is faster than a screen.
-        self._every = max(1, int(np.ceil(decisions_per_s / MAX_FPS)))
-        self._fps = decisions_per_s / self._every
-        self._returns: list[float] = []
-        self._alarms: list[int] = []  # the steps
         self._writer: Any = None
 
-    def __enter__(self) -> "ControlVideo":
+    def __enter__(self) -> "VideoFile":
         return self
 
     def __exit__(
@@ -66,35 +60,12 @@ class ControlVideo:
         finally:
             self._temporary.unlink(missing_ok=True)
 
-    @property
-    def wants_frame(self) -> bool:
-        """Whether the next `add` uses its frame (rendering is slow)."""
-        return len(self._returns) % self._every == 0
-
-    def add(
-        self,
-        frame: np.ndarray | None,
-        episode_return: float,
-        latency_s: float | None,
-        alarm_level: float | None = None,
-    ) -> None:
-        """One step: the picture (H, W, 3) if wanted, the return so far and, if known, the latency.
-
-        `alarm_level`: how far the model is surprised, as a multiple of its threshold.
-        """
-        wants_frame, step = self.wants_frame, len(self._returns)
-        self._returns.append(episode_return)
-        if alarm_level is not None and alarm_level > 1:
-            self._alarms.append(step)
-        if frame is None or not wants_frame:
-            return
-        lines = caption(self._title, step, episode_return, latency_s, self._control_period_s)
-        if alarm_level is not None:
-            lines.append((f"surprise {alarm_level:5.2f} of alarm", _BAD if alarm_level > 1 else _GOOD))
+    def append(self, frame: np.ndarray) -> None:
+        """One frame more: uint8 (H, W, 3)."""
         try:
             if self._writer is None:
                 self._writer = self._open()
-            self._writer.append_data(_draw(frame, lines, self._returns, self._alarms))
+            self._writer.append_data(frame)
         except OSError as failure:
             raise self._unwritten(failure) from failure
 
@@ -112,6 +83,58 @@ class ControlVideo:
     def _unwritten(self, error: OSError) -> RunError:
         reason = error.strerror or str(error).partition("\n")[0]
         return RunError(f"cannot write {self._path}: {reason}. Is there space? video=false needs none")
+
+
+class ControlVideo(VideoFile):
+    """One episode at the robot's own speed; each frame shows time, return and latency."""
+
+    def __init__(self, path: Path, title: str, control_period_s: float | None) -> None:
+        decisions_per_s = FPS_WITHOUT_PERIOD if control_period_s is None else 1 / control_period_s
+        # Show every n-th step where the control is faster than a screen.
+        self._every = max(1, int(np.ceil(decisions_per_s / MAX_FPS)))
+        super().__init__(path, decisions_per_s / self._every)
+        self._title, self._control_period_s = title, control_period_s
+        self._returns: list[float] = []
+        self._alarms: list[int] = []  # the steps
+
+    def __enter__(self) -> "ControlVideo":
+        return self
+
+    @property
+    def wants_frame(self) -> bool:
+        """Whether the next `add` uses its frame (rendering is slow)."""
+        return len(self._returns) % self._every == 0
+
+    def add(
+        self,
+        frame: np.ndarray | None,
+        episode_return: float,
+        latency_s: float | None,
+        alarm_level: float | None = None,
+        fault: str | None = None,
+    ) -> None:
+        """One step: the picture (H, W, 3) if wanted, the return so far and, if known, the latency.
+
+        `alarm_level`: how far the model is surprised, as a multiple of its threshold. `fault`: what went
+        wrong in this step, in a few words.
+        """
+        wants_frame, step = self.wants_frame, len(self._returns)
+        self._returns.append(episode_return)
+        if fault is not None or (alarm_level is not None and alarm_level > 1):
+            self._alarms.append(step)
+        if frame is None or not wants_frame:
+            return
+        lines = caption(self._title, step, episode_return, latency_s, self._control_period_s)
+        if alarm_level is not None:
+            lines.append((f"surprise {alarm_level:5.2f} of alarm", _BAD if alarm_level > 1 else _GOOD))
+        if fault is not None:
+            lines.append((fault, _BAD))
+        self.append(_draw(frame, lines, self._returns, self._alarms))
+
+
+def watchable_fps(control_period_s: float | None) -> float:
+    """Frames per second of pictures to compare: the robot's own speed, or slower, so that eyes can follow."""
+    return MAX_COMPARED_FPS if control_period_s is None else min(1 / control_period_s, MAX_COMPARED_FPS)
 
 
 def caption(

@@ -1,6 +1,8 @@
 """The world model: a function of tensors that does not know who asks."""
 
 from worldmodel.model.acceleration import PRECISIONS, Acceleration
+from worldmodel.model.decoder import ImageDecoder
+from worldmodel.model.goal_policy import GoalPolicy
 from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
 from worldmodel.model.latent_model import LatentModel
 from worldmodel.model.size import WorldModelSize
@@ -9,6 +11,8 @@ from worldmodel.model.world_model import WorldModel
 __all__ = [
     "PRECISIONS",
     "Acceleration",
+    "GoalPolicy",
+    "ImageDecoder",
     "LatentModel",
     "WorldModel",
     "WorldModelSize",

@@ -55,15 +55,35 @@ class ObservationNormalizer(nn.Module):
         return ((observation - self.mean) / self.std).clamp(-self.limit, self.limit)
 
 
-class StateEncoder(nn.Module):
-    """Normalise the state vector, then an MLP whose output is normalised by SimNorm (or LayerNorm alone).
+class StateFeatures(nn.Module):
+    """What is seen of a state: its entries, then sines and cosines of the angles.
 
-    `angles` are entries that wind up without limits: the network sees their sine and cosine, so that a
-    joint that has turned once around is where it was.
+    `angles` are entries that wind up without limits: so a joint that has turned once around is where it was.
     """
 
     angles: Tensor
     others: Tensor
+
+    def __init__(self, state_dim: int, angles: Sequence[int] = ()) -> None:
+        super().__init__()
+        others = [index for index in range(state_dim) if index not in angles]
+        self.register_buffer("angles", torch.tensor(angles, dtype=torch.long), persistent=False)
+        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
+        self.dim = len(others) + 2 * len(angles)
+
+    def forward(self, state: Float[Tensor, "*batch state"]) -> Float[Tensor, "*batch feature"]:
+        """The features of states."""
+        if not len(self.angles):
+            return state
+        angles = state[..., self.angles]
+        return torch.cat([state[..., self.others], angles.sin(), angles.cos()], dim=-1)
+
+
+class StateEncoder(nn.Module):
+    """Normalise the state's features, then an MLP whose output is normalised by SimNorm (or LayerNorm alone).
+
+    `angles`: see `StateFeatures`.
+    """
 
     def __init__(
         self,
@@ -75,20 +95,10 @@ class StateEncoder(nn.Module):
         angles: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        others = [index for index in range(state_dim) if index not in angles]
-        self.register_buffer("angles", torch.tensor(angles, dtype=torch.long), persistent=False)
-        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
-        num_features = len(others) + 2 * len(angles)
-        self.normalizer = ObservationNormalizer(num_features)
-        self.layers = mlp(num_features, hidden_dims, latent_dim)
+        self.features = StateFeatures(state_dim, angles)
+        self.normalizer = ObservationNormalizer(self.features.dim)
+        self.layers = mlp(self.features.dim, hidden_dims, latent_dim)
         self.latent_norm = latent_norm
-
-    def features(self, state: Float[Tensor, "*batch state"]) -> Float[Tensor, "*batch feature"]:
-        """What the network sees of a state: its entries, then sines and cosines of the angles."""
-        if not len(self.angles):
-            return state
-        angles = state[..., self.angles]
-        return torch.cat([state[..., self.others], angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
         """Encode the observation's `state` (*batch, state)."""

@@ -71,6 +71,14 @@ class Layout:
         parts += [actions[:, offset : offset + num_times] for offset in range(self.history - 1)]
         return torch.cat(parts, dim=-1)
 
+    def along(
+        self, embeddings: Float[Tensor, "time embedding"], actions: Float[Tensor, "time_1 action"]
+    ) -> Float[Tensor, "time latent"]:
+        """The latents at each time of an episode, from its start on."""
+        before = embeddings[:1].expand(self.history - 1, -1)
+        rest = actions.new_zeros(self.history - 1, self.action_dim)
+        return self.over(torch.cat([before, embeddings])[None], torch.cat([rest, actions])[None])[0]
+
     @property
     def _split(self) -> int:
         return self.history * self.embedding_dim

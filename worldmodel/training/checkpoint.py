@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldmodel.errors import CheckpointError, ConfigError
-from worldmodel.files import TEMPORARY_PREFIX, committed_directory
+from worldmodel.files import TEMPORARY_PREFIX, committed_directory, sha256
 from worldmodel.model import LatentModel, WorldModelSize
 from worldmodel.training.kinds import make_model, make_trainer
 from worldmodel.training.settings import TrainerSettings
@@ -48,6 +48,11 @@ class Checkpoint:
     def is_exported(self) -> bool:
         """Whether it is a model without its trainer (`export_model`)."""
         return TRAINER_FILE not in self.state["files"]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model's weights: what was made for them belongs to no others."""
+        return str(self.state["files"][MODEL_FILE])
 
     def trainer(self) -> Trainer:
         """The trainer exactly as it was saved. Errors: `CheckpointError` for damaged files, or none."""
@@ -164,7 +169,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...]) -> None:
-    state = state | {"files": {name: _digest(directory / name) for name in files}}
+    state = state | {"files": {name: sha256(directory / name) for name in files}}
     text = json.dumps(state | {"digest": _state_digest(state)}, indent=2)
     (directory / STATE_FILE).write_text(text + "\n")
 
@@ -209,7 +214,7 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _load_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
     file = path / name
     try:
-        if _digest(file) != state["files"][name]:
+        if sha256(file) != state["files"][name]:
             raise CheckpointError(
                 f"{file} is damaged: its SHA-256 differs from the one in {STATE_FILE}{_way_out(path)}"
             )
@@ -265,11 +270,6 @@ def _way_out(path: Path) -> str:
     if others:
         return f". Use another checkpoint: {others[-1]}"
     return ". There is no other checkpoint beside it: restore it from a copy, or train again"
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _state_digest(state: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from worldmodel.apps.agent import Agent, Decision, PlanningAgent
+from worldmodel.apps.bench.goal_baselines import BASELINES, Baselines
 from worldmodel.apps.bench.output import (
     Row,
     check_names,
@@ -23,7 +25,7 @@ from worldmodel.apps.bench.output import (
 from worldmodel.apps.build import build_device, build_planning_agent
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
 from worldmodel.apps.foresight import OracleForesight
-from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight
+from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight, require_goals
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
@@ -34,13 +36,16 @@ from worldmodel.apps.trained import TrainedRun, open_run
 AGENTS = {
     "planner": "plans in the learned model at every step",
     "open_loop": "plans in the learned model, and plays the whole plan before the next",
+    **BASELINES,
     "random": "even noise",
     "zero": "no action",
-    "oracle": "plans at every step in the simulator itself, with the task's own reward",
+    "oracle": "plans at every step in the simulator itself, rewarded for coming near",
 }
 COLORS = {
     "planner": "#e4572e",
     "open_loop": "#f2a541",
+    "inverse_dynamics": "#3a9d6e",
+    "behaviour_cloning": "#7fb7be",
     "random": "#9aa5b1",
     "zero": "#8d6a9f",
     "oracle": "#1f3b57",
@@ -96,26 +101,37 @@ def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
     positive(config, "episodes", "oracle_episodes")
     not_negative(config, "seed", "disagreement_weight")
     run = open_run(config["checkpoint"])
+    require_goals(run.task)
     device = build_device(config["device"])
     run.model.to(device)
+    baselines = Baselines(run, config)
     folder = make_folder(config["output"] or str(run.directory / "goals"))
     record = provenance("bench goals", config, given, device, PACKAGES)
     torch.set_num_threads(1)
     rows: list[Row] = []
     with ProgressDisplay("bench goals", len(config["agents"]), "agents") as display:
         for done, name in enumerate(config["agents"]):
-            display.update(done, {"now": name})
-            rows.append(_measure(name, run, config))
+
+            def tell(what: str, done: int = done) -> None:
+                display.update(done, {"now": what})
+
+            tell(name)
+            rows.append(_measure(name, run, config, baselines, tell))
             display.note(f"{name}: {rows[-1]['success']:.1%}")
     page = _page(rows, run, config, record)
     return write_all(folder, "goals", rows=rows, record=record, figure=_figure(rows, run.task), page=page)
 
 
-def _measure(name: str, run: TrainedRun, config: dict[str, Any]) -> Row:
+def _measure(
+    name: str, run: TrainedRun, config: dict[str, Any], baselines: Baselines, tell: Callable[[str], None]
+) -> Row:
     num_episodes = config["oracle_episodes" if name == "oracle" else "episodes"]
     trial = GoalEvaluation(run.task, run.config["env"], num_episodes=num_episodes, seed=config["seed"])
     try:
-        agent = Timed(_agent(name, run, config, trial))
+        if name in BASELINES:
+            agent = Timed(baselines.agent(name, trial.goals, tell))
+        else:
+            agent = Timed(_agent(name, run, config, trial))
         attempts = trial.play(agent)
         num_decisions = len(agent.seconds) * trial.env.num_envs
     finally:
@@ -125,13 +141,21 @@ def _measure(name: str, run: TrainedRun, config: dict[str, Any]) -> Row:
     return {
         "agent": name,
         "episodes": len(attempts),
+        "max_steps": trial.max_steps,
         "success": interval.mean,
         "success_low": interval.low,
         "success_high": interval.high,
         "median_steps": float(np.median(solved)) if solved else None,
         "cpu_ms_per_decision": sum(agent.seconds) * 1e3 / num_decisions,
+        "training_cpu_s": _training_cpu_s(name, run, baselines),
         "num_solved_by_step": " ".join(map(str, _solved_by(attempts))),
     }
+
+
+def _training_cpu_s(name: str, run: TrainedRun, baselines: Baselines) -> float | None:
+    if name in ("planner", "open_loop"):
+        return run.checkpoint.info.get("training_cpu_seconds")
+    return baselines.cpu_seconds.get(name)
 
 
 def _solved_by(attempts: list[Attempt]) -> list[int]:
@@ -149,7 +173,7 @@ def _agent(name: str, run: TrainedRun, config: dict[str, Any], trial: GoalEvalua
         return ZeroAgent(action_dim)
     if name == "oracle":
         planner = to_dict(compose_config("control", ["planner=icem", "budget=oracle"]))["planner"]
-        return build_planning_agent(OracleForesight(trial.env), planner, seed=seed)
+        return build_planning_agent(OracleForesight(trial.env, seeks_goals=True), planner, seed=seed)
     foresight = GoalForesight(run.model, trial.goals, disagreement_weight=config["disagreement_weight"])
     planner_config = run.planner_config(config.get("planner"))
     agent = build_planning_agent(foresight, planner_config, seed=seed)
@@ -160,9 +184,10 @@ def _page(rows: list[Row], run: TrainedRun, config: dict[str, Any], record: dict
     lines = [f"# Who reaches the goals of {run.task}", "", *provenance_lines(record), ""]
     lines += [
         f"Every agent plays the same starts and goals (seed {config['seed']}, not those that were trained or "
-        "evaluated on meanwhile); no start has reached its goal. Solved: the goal was reached at some step "
-        "of the episode. In brackets the 95 % interval (Wilson). Steps: the median of those that were "
-        "solved. Time: of one decision for one environment, CPU.",
+        "evaluated on meanwhile); no start has reached its goal. Solved: the goal was reached at one of the "
+        f"first {rows[0]['max_steps']} steps. In brackets the 95 % interval (Wilson). Steps: the median of "
+        "those that were solved. Decision: of one environment, CPU time. Training: CPU time; the inverse "
+        "dynamics needs the model besides.",
         "",
     ]
     cells = [
@@ -173,10 +198,11 @@ def _page(rows: list[Row], run: TrainedRun, config: dict[str, Any], record: dict
             f"{row['success']:.1%} [{row['success_low']:.1%}, {row['success_high']:.1%}]",
             "-" if row["median_steps"] is None else f"{row['median_steps']:.0f}",
             f"{row['cpu_ms_per_decision']:.1f} ms",
+            "-" if row["training_cpu_s"] is None else f"{row['training_cpu_s']:.0f} s",
         ]
         for row in rows
     ]
-    lines += markdown_table(["agent", "which", "episodes", "solved", "steps", "decision"], cells)
+    lines += markdown_table(["agent", "which", "episodes", "solved", "steps", "decision", "training"], cells)
     return "\n".join([*lines, "", "![solved after so many steps](goals.png)", ""])
 
 

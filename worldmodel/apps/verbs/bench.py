@@ -53,12 +53,27 @@ def _bench_serve(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_serve(config, given)}")
 
 
+def _bench_realtime(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.realtime import bench_realtime
+
+    print(f"report in {bench_realtime(config, given)}")
+
+
 BENCH_VERBS = {
+    "bench realtime": Verb(
+        summary="Measure what a clock costs: return and latency at control periods from 100 to 10 ms.",
+        examples=(
+            "worldmodel bench realtime",
+            "worldmodel bench realtime checkpoint=pretrained/cheetah-run periods_ms=[20] stall_ms=200",
+        ),
+        run=_bench_realtime,
+    ),
     "bench goals": Verb(
-        summary="Measure who reaches goals: the planner, its plans played blindly, noise, the simulator.",
+        summary="Measure who reaches goals: the planner, policies without search, noise, the simulator.",
         examples=(
             "worldmodel bench goals checkpoint=runs/tworoom/offline-seed-0",
             "worldmodel bench goals checkpoint=runs/my-run agents=[planner,random] planner=icem",
+            "worldmodel bench goals checkpoint=runs/my-run agents=[inverse_dynamics] dataset=data/tworoom",
         ),
         run=_bench_goals,
     ),

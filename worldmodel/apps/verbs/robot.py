@@ -28,8 +28,9 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
 
 def _control(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.control import control
+    from worldmodel.apps.realtime.control import control_realtime
 
-    control(config)
+    (control_realtime if config["realtime"] else control)(config)
 
 
 def _serve(config: dict[str, Any], given: set[str]) -> None:
@@ -133,6 +134,7 @@ ROBOT_VERBS = {
             "worldmodel control checkpoint=pretrained/cheetah-run",
             "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
             "worldmodel control checkpoint=runs/demo agent=policy video=false",
+            "worldmodel control checkpoint=runs/tworoom goal=[0.5,-0.4]",
             "worldmodel control model=oracle task=cheetah-run planner=icem",
             "worldmodel control server=ws://127.0.0.1:8000 episodes=3",
         ),
@@ -149,10 +151,11 @@ ROBOT_VERBS = {
         run=_serve,
     ),
     "imagine": Verb(
-        summary="Imagined against real: the same actions in the model and in the simulator.",
+        summary="Imagined against real, in numbers and pictures: the same actions in model and simulator.",
         examples=(
             "worldmodel imagine checkpoint=runs/demo",
             "worldmodel imagine checkpoint=runs/demo horizon=100",
+            "worldmodel imagine checkpoint=runs/tworoom dataset=data/tworoom decoder.updates=2000",
         ),
         run=_imagine,
     ),
