@@ -7,6 +7,7 @@ A violation changes a running simulation once; what it writes into the model sta
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,6 +26,8 @@ Due: TypeAlias = Callable[["mujoco.MjModel", "mujoco.MjData"], bool]
 Joints: TypeAlias = Mapping[str, tuple[str, ...]]  # body -> its joints
 
 _MAX_DRAWS = 100
+# Red becomes orange. A third of the wheel would make drop's ball as green as its box was: another object.
+_RECOLOR_TURNS = 0.1
 _STIFF = 1e4  # damping that lets nothing move
 
 
@@ -122,10 +125,11 @@ def freeze(bodies: Joints, *, moving: Due) -> Violation:
 
 
 def recolor(geoms: Sequence[str]) -> Violation:
-    """Control: other colours, which physics has nothing against."""
+    """Control: other colours, a tenth of the wheel on, which physics has nothing against."""
 
     def apply(model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
         for name in geoms:
-            model.geom(name).rgba[:3] = np.roll(model.geom(name).rgba[:3], 1)
+            h, lightness, saturation = colorsys.rgb_to_hls(*model.geom(name).rgba[:3].tolist())
+            model.geom(name).rgba[:3] = colorsys.hls_to_rgb((h + _RECOLOR_TURNS) % 1.0, lightness, saturation)
 
     return Violation(meaning="control: the colour changes", apply=apply, breaks_physics=False)

@@ -9,6 +9,7 @@ import numpy as np
 from envs.batch_task import Readings, tolerance
 from envs.factors import Factor, camera_height, hue, mass
 from envs.mjcf_task import MjcfTask
+from envs.violations import freeze, recolor, teleport, vanish
 
 if TYPE_CHECKING:
     import mujoco
@@ -17,6 +18,14 @@ REACHED_M = 0.1
 _REACH_M = 0.88  # how far from the middle the disc's own can be, in x and y
 _WALL_M = 0.15  # and how far it is from the wall between the rooms at least, at start and goal
 _DOOR_M = 0.175  # half its width
+
+
+_SLIDES = {"agent": ("x", "y")}
+_MOVING_M_S = 0.3
+
+
+def _slides(model: mujoco.MjModel, data: mujoco.MjData) -> bool:
+    return bool(np.hypot(data.joint("x").qvel[0], data.joint("y").qvel[0]) > _MOVING_M_S)
 
 
 class TwoRoom(MjcfTask):
@@ -78,6 +87,12 @@ class TwoRoom(MjcfTask):
         "mass": mass("agent"),
         "hue": hue("agent"),
         "camera_height": camera_height("top"),
+    }
+    violations: ClassVar = {
+        "teleport": teleport(_SLIDES, far_m=0.5, low=(_WALL_M, -_REACH_M), high=(_REACH_M, _REACH_M)),
+        "vanish": vanish(_SLIDES),
+        "freeze": freeze(_SLIDES, moving=_slides),
+        "recolor": recolor(["agent"]),
     }
 
 
