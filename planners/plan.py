@@ -1,8 +1,10 @@
 """What a planner returns, and what it starts from."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,6 +67,29 @@ class Plan:
         total = self.elite_weights.square().sum(1)
         return torch.where(total > 0, 1 / total, 0)
 
+    @classmethod
+    def stack(cls, plans: Sequence["Plan"]) -> "Plan":
+        """Plans of one planner as one batch, one after the other.
+
+        So planning problems that were batched otherwise share the next decision; `rows` takes them apart.
+        What tells of the search (`best_returns` and the work done) is nobody's then, and left out.
+        """
+        shapes = {tuple(plan.elites.shape[1:]) for plan in plans}
+        if len(shapes) != 1:
+            raise PlannerError(
+                f"plans of shapes {sorted(shapes)} (elite, parameter, action) cannot be one batch: take all "
+                "from one planner."
+            )
+        tensors: dict[str, Any] = {
+            name: torch.cat([getattr(plan, name) for plan in plans]) for name in _BATCHED
+        }
+        return cls(**tensors, best_returns=tensors["mean"].new_zeros((len(tensors["mean"]), 0)))
+
+    def rows(self, start: int, stop: int) -> "Plan":
+        """Rows `start` to `stop` (excluded) as a batch of their own, sharing this plan's memory."""
+        tensors = {name: getattr(self, name)[start:stop] for name in (*_BATCHED, "best_returns")}
+        return replace(self, **tensors)
+
     def replace_rows(self, mask: Bool[Tensor, " batch"], other: "Plan") -> "Plan":
         """Return this plan with the rows where `mask` is True taken from `other`.
 
@@ -86,6 +111,10 @@ class Plan:
             elite_returns=torch.where(mask[:, None], other.elite_returns, self.elite_returns),
             elite_weights=torch.where(mask[:, None], other.elite_weights, self.elite_weights),
         )
+
+
+# What has a row for each planning problem, but for the account of the search.
+_BATCHED = ("actions", "mean", "std", "elites", "elite_returns", "elite_weights")
 
 
 def check_scored(plan: Plan, num_iterations: int) -> None:

@@ -23,3 +23,11 @@ class RunError(WorldModelError):
 
 class DivergenceError(WorldModelError):
     """Training that led to numbers which are none."""
+
+
+class MessageError(WorldModelError):
+    """A message between a robot and a policy server that breaks a rule of their protocol."""
+
+
+class RemoteError(WorldModelError):
+    """A policy server that cannot be reached, does not answer, or refuses."""

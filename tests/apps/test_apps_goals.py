@@ -14,8 +14,12 @@ from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.goals import GoalEvaluation, GoalForesight, always, goals_of
 from worldmodel.apps.memory import Memory
+from worldmodel.apps.serve import describe, session_agent
+from worldmodel.apps.serving.request import RequestReader
+from worldmodel.apps.sessions import Session
 from worldmodel.apps.simple_agents import ZeroAgent
 from worldmodel.apps.statistics import success_interval
+from worldmodel.apps.trained import open_run
 from worldmodel.model import LatentModel, WorldModelSize
 
 TASK = "task=tworoom"
@@ -206,3 +210,20 @@ def test_a_share_has_wilsons_interval():
     assert (some.mean, none.mean) == (0.8, 0.0)
     assert (some.low, some.high) == pytest.approx((0.4902, 0.9433), abs=1e-3)
     assert (none.low, none.high) == pytest.approx((0.0, 0.2775), abs=1e-3)
+
+
+def test_a_model_of_goals_is_served_to_robots_that_have_their_own(run_dir):
+    run, config = open_run(run_dir), to_dict(compose_config("serve", [f"checkpoint={run_dir}"]))
+    reader = RequestReader.of(run.model)
+    told = describe(run, config, reader)
+    assert (told["takes_goal"], told["task"], told["action_dim"]) == (True, "tworoom", 2)
+    assert list(told["observation"]) == list(run.model.size.observes)
+    json.dumps(told)
+    agent = session_agent(run, config)
+    seen = {key: np.zeros(entry["shape"], entry["dtype"]) for key, entry in told["observation"].items()}
+    goals = [reader.read(seen | {f"goal/{key}": seen[key] + shift for key in seen}).goal for shift in (0, 1)]
+    sessions = [Session(goal=goal) for goal in goals]
+    for _ in range(2):
+        plans = agent.act(sessions, {key: np.stack([value, value]) for key, value in seen.items()})
+    assert plans.shape == (2, told["horizon"], 2)
+    assert np.abs(plans[0] - plans[1]).max() > 0

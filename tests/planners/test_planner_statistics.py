@@ -8,6 +8,7 @@ import torch
 from planner_problems import CountingScorer, bowl, build, flat, seeded, solve
 
 import planners.sampling
+from planners import Plan, PlannerError
 
 QUICK = {"num_candidates": 24, "num_elites": 6, "num_iterations": 5}
 
@@ -165,6 +166,27 @@ def test_rows_taken_from_another_plan_bring_their_weights(name):
     assert torch.equal(mixed.elite_weights[[0, 2]], plan.elite_weights[[0, 2]])
     assert torch.equal(mixed.best_returns, plan.best_returns)
     assert mixed.num_evaluations == plan.num_evaluations
+
+
+def test_plans_taken_apart_and_stacked_again_are_planned_on_from_as_before(name):
+    planner = quick(name)
+    plan = planned(name, batch_size=3)
+    parts = [plan.rows(0, 1), plan.rows(1, 3)]
+    assert [len(part.actions) for part in parts] == [1, 2]
+    assert torch.equal(parts[1].best_returns, plan.best_returns[1:])
+    stacked = Plan.stack([parts[1], parts[0]])
+    assert stacked.num_evaluations == 0
+    assert stacked.best_returns.shape == (3, 0)
+    order = [1, 2, 0]
+    for field in ("actions", "mean", "std", "elites", "elite_returns", "elite_weights"):
+        assert torch.equal(getattr(stacked, field), getattr(plan, field)[order])
+    assert torch.equal(planner.warm_start(stacked).mean, planner.warm_start(plan).mean[order])
+
+
+def test_plans_of_different_planners_do_not_stack():
+    plans = [build("cem", num_elites=count).initial_plan(1) for count in (3, 4)]
+    with pytest.raises(PlannerError, match="take all from one planner"):
+        Plan.stack(plans)
 
 
 def test_effective_sample_sizes_of_known_weights():

@@ -100,6 +100,10 @@ class PlanningAgent:
             fresh = torch.from_numpy(is_new)
             self._is_new = fresh if self._is_new is None else self._is_new | fresh
 
+    def resume(self, plan: Plan, is_new: np.ndarray) -> None:
+        """Go on from a plan of B environments, except where `is_new` (B,)."""
+        self.plan, self._is_new = plan, torch.from_numpy(is_new)
+
     def state(self) -> str:
         """Its chance, as text for a checkpoint."""
         return self._generator.get_state().numpy().tobytes().hex()

@@ -85,9 +85,10 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
                 display.update(episode + 1, {"return": f"{played.episode_return:.0f}"})
     finally:
         env.close()
+        subject.close()
     result = {
         "task": task,
-        "model": "oracle" if subject.is_oracle else "learned" if run else None,
+        "model": "oracle" if subject.is_oracle else "learned" if run else config["server"],
         "checkpoint": None if run is None else str(run.checkpoint.path),
         "agent": config["agent"],
         "planner": subject.planner_config if subject.has_planner else None,

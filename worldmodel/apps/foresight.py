@@ -63,7 +63,7 @@ class ImaginingForesight(ABC):
                 "itself; train one with model.num_dynamics=3"
             )
         self.model, self.action_dim = model, model.size.action_dim
-        self._memory = Memory(model)
+        self.memory = Memory(model)
 
     @property
     def device(self) -> torch.device:
@@ -72,15 +72,15 @@ class ImaginingForesight(ABC):
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
         """Forget the past of the environments where `is_new` (B,), or of all."""
-        self._memory.reset(is_new)
+        self.memory.reset(is_new)
 
     def note(self, action: np.ndarray) -> None:
         """Be told what is done (B, A)."""
-        self._memory.note(action)
+        self.memory.note(action)
 
     def outlook(self, observation: Observation) -> Outlook:
         """Encode once, then imagine."""
-        return self.outlook_from(self._memory.see(to_tensors(observation, self.device)))
+        return self.outlook_from(self.memory.see(to_tensors(observation, self.device)))
 
     @abstractmethod
     def outlook_from(self, latent: Tensor) -> Outlook:

@@ -1,6 +1,7 @@
 """What a model remembers of what it has seen, from one decision to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +10,26 @@ from torch import Tensor
 from worldmodel.model import LatentModel
 
 Observation = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What is remembered of B environments between two decisions: latents (B, L), and actions done (B, A)."""
+
+    latent: Tensor
+    action: Tensor
+
+    @classmethod
+    def stack(cls, pasts: Sequence["Past"]) -> "Past":
+        """Several as one batch, one after the other."""
+        return cls(
+            latent=torch.cat([past.latent for past in pasts]),
+            action=torch.cat([past.action for past in pasts]),
+        )
+
+    def rows(self, start: int, stop: int) -> "Past":
+        """Rows `start` to `stop` (excluded)."""
+        return Past(latent=self.latent[start:stop], action=self.action[start:stop])
 
 
 class Memory:
@@ -26,6 +47,17 @@ class Memory:
             self._latent, self._is_new = None, None
         else:
             self._is_new = is_new if self._is_new is None else self._is_new | is_new
+
+    @property
+    def past(self) -> Past | None:
+        """What it remembers; None before something was both seen and done."""
+        if self._latent is None or self._action is None:
+            return None
+        return Past(latent=self._latent, action=self._action)
+
+    def resume(self, past: Past, is_new: np.ndarray) -> None:
+        """Go on from a past, except where `is_new` (B,)."""
+        self._latent, self._action, self._is_new = past.latent, past.action, is_new
 
     @torch.no_grad()
     def see(self, observation: dict[str, Tensor]) -> Tensor:

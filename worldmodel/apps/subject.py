@@ -1,4 +1,4 @@
-"""What acts, and in what: read from the keys `checkpoint`, `task`, `model`, `agent` and `planner`."""
+"""What acts, and in what: read from `checkpoint`, `server`, `task`, `model`, `agent` and `planner`."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,8 @@ from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_planning_agent
 from worldmodel.apps.foresight import Foresight, OracleForesight
 from worldmodel.apps.given_goal import sought_goal
-from worldmodel.apps.goals import Goal, GoalForesight
+from worldmodel.apps.goals import Goal, GoalForesight, goals_of
+from worldmodel.apps.remote_agent import RemoteRun
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.model import WorldModel
@@ -23,10 +24,14 @@ class Subject:
     run: TrainedRun | None
     task: str
     env_config: dict[str, Any]
+    remote: RemoteRun | None = None  # a policy server in the place of the run
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Subject":
         """That of a `configs/control.yaml`. Errors: `ConfigError` where something is missing."""
+        if config["server"] is not None:
+            remote = RemoteRun(config)
+            return cls(config, None, *remote.subject(config), remote)
         run = open_accelerated(config)
         if run is not None:
             run = replace(run, disagreement_weight=config["disagreement_weight"])
@@ -48,8 +53,8 @@ class Subject:
 
     @property
     def has_planner(self) -> bool:
-        """Whether a planner acts."""
-        return bool(self.config["agent"] == "planner")
+        """Whether a planner acts, here."""
+        return bool(self.config["agent"] == "planner" and self.remote is None)
 
     @property
     def planner_config(self) -> dict[str, Any]:
@@ -63,7 +68,9 @@ class Subject:
 
     @property
     def acting(self) -> str:
-        """What acts, in a word: the planner's name, or the agent's."""
+        """What acts, in a word: the planner's name, the agent's, or that it is a server."""
+        if self.remote is not None:
+            return "server"
         if not self.has_planner:
             return str(self.config["agent"])
         name = str(self.planner_config["name"])
@@ -74,11 +81,15 @@ class Subject:
 
         Errors: `ConfigError` for a goal that cannot be, or where one is missing.
         """
+        if self.remote is not None and self.remote.takes_goal:
+            return Goal(goals_of(env), is_judged=True)
         plans = self.has_planner and not self.is_oracle
         return sought_goal(self.config["goal"], env, self.run, plans_in_model=plans)
 
     def agent(self, env: envs.SyncTaskVectorEnv, goal: Goal | None) -> Agent:
         """What acts there, and seeks that goal."""
+        if self.remote is not None:
+            return self.remote.agent(goal)
         seed = self.config["seed"]
         if self.has_planner and (foresight := self.foresight(env, goal)) is not None:
             return build_planning_agent(foresight, self.planner_config, seed=seed)
@@ -107,6 +118,11 @@ class Subject:
             disagreement_weight=run.disagreement_weight,
             acceleration=run.acceleration,
         )
+
+    def close(self) -> None:
+        """Say goodbye to the server, if there is one."""
+        if self.remote is not None:
+            self.remote.close()
 
     def output(self, suffix: str = "") -> Path:
         """The folder for what is found, made. Errors: `RunError` where it cannot be."""

@@ -47,6 +47,12 @@ def _bench_goals(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_goals(config, given)}")
 
 
+def _bench_serve(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.serve import bench_serve
+
+    print(f"report in {bench_serve(config, given)}")
+
+
 def _bench_realtime(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.bench.realtime import bench_realtime
 
@@ -123,5 +129,13 @@ BENCH_VERBS = {
             "worldmodel bench data kinds=[state] horizon=16 batch_size=512",
         ),
         run=_bench_data,
+    ),
+    "bench serve": Verb(
+        summary="Measure a policy server: robots that ask at once, latency, requests per second, batches.",
+        examples=(
+            "worldmodel bench serve",
+            "worldmodel bench serve checkpoint=runs/demo clients=[1,4,16,64] seconds=30",
+        ),
+        run=_bench_serve,
     ),
 }

@@ -33,6 +33,12 @@ def _control(config: dict[str, Any], given: set[str]) -> None:
     (control_realtime if config["realtime"] else control)(config)
 
 
+def _serve(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.serve import serve
+
+    serve(config)
+
+
 def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
     """The simulator knows no value of what follows a plan: it must look further than a learned model."""
     if "model=oracle" not in overrides:
@@ -130,9 +136,19 @@ ROBOT_VERBS = {
             "worldmodel control checkpoint=runs/demo agent=policy video=false",
             "worldmodel control checkpoint=runs/tworoom goal=[0.5,-0.4]",
             "worldmodel control model=oracle task=cheetah-run planner=icem",
+            "worldmodel control server=ws://127.0.0.1:8000 episodes=3",
         ),
         run=_control,
         implied=_oracle_defaults,
+    ),
+    "serve": Verb(
+        summary="Let robots ask a trained model for plans, over openpi's websocket protocol.",
+        examples=(
+            "worldmodel serve checkpoint=pretrained/cheetah-run",
+            "worldmodel serve checkpoint=runs/demo port=9000 plan_ms=15 limits.connections=4",
+            "worldmodel serve checkpoint=runs/demo host=0.0.0.0 token_file=token",
+        ),
+        run=_serve,
     ),
     "imagine": Verb(
         summary="Imagined against real, in numbers and pictures: the same actions in model and simulator.",
