@@ -100,8 +100,7 @@ class RealtimeLoop:
         Before the clock starts there is time: the first plan is made from the first sighting, for its moment.
         """
         self._log = Log()
-        self._commands = {-1: self._rest}
-        self._actions: dict[int, np.ndarray] = {}
+        self._command = self._rest  # the last one
         self._untold: dict[int, np.ndarray] = {}  # actions that the planner has not heard of
         self._seen: list[Sighting] = []
         self._planner.reset(seed)
@@ -160,7 +159,7 @@ class RealtimeLoop:
             stall_s, self._next_stall_s = settings.stall_s, now_s + settings.stall_every_s
             self._log.num_stalls += 1
         for step in range(self._next_step, start):  # what will be done until then, as far as one knows
-            self._untold[step] = self._limited(step, self._planned_for(step))
+            self._untold[step] = self._limited(self._planned_for(step))
         self._asked_step, self._asked_s = start, self._seen[-1].time_s
         self._planner.ask(
             Job(
@@ -184,7 +183,7 @@ class RealtimeLoop:
             self._robot.stop()
             self._log.was_stopped = True
         elif settings.on_miss == "hold":
-            self._send(step, self._actions[step - 1], "missed")
+            self._send(step, settings.limits.from_units(self._command), "missed")
         else:
             planned = self._planned_for(step) if settings.on_miss == "play_on" else self._resting()
             self._send(step, planned, "missed")
@@ -197,17 +196,16 @@ class RealtimeLoop:
     def _resting(self) -> np.ndarray:
         return self._settings.limits.from_units(self._rest)
 
-    def _limited(self, step: int, action: np.ndarray) -> np.ndarray:
+    def _limited(self, action: np.ndarray) -> np.ndarray:
         """What will be left of an action."""
-        limits, before = self._settings.limits, self._commands[max(self._commands)]
-        return limits.from_units(limits.apply(action, before, self._robot.control_period_s))
+        limits = self._settings.limits
+        return limits.from_units(limits.apply(action, self._command, self._robot.control_period_s))
 
     def _send(self, step: int, action: np.ndarray, kind: Kind, latency_s: float | None = None) -> None:
         limits = self._settings.limits
-        command = limits.apply(action, self._commands[step - 1], self._robot.control_period_s)
-        self._robot.send(command)
-        done = limits.from_units(command)
-        self._commands[step], self._actions[step], self._untold[step] = command, done, done
+        self._command = limits.apply(action, self._command, self._robot.control_period_s)
+        self._robot.send(self._command)
+        done = self._untold[step] = limits.from_units(self._command)
         self._log.told.append(
             Told(step=step, time_s=time.monotonic(), kind=kind, action=done, latency_s=latency_s)
         )

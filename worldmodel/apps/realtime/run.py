@@ -47,7 +47,6 @@ class RealtimeControl:
         seeds: list[int],
         loop: dict[str, Any],
         faults: dict[str, Any],
-        camera: str | int | None = None,
     ) -> None:
         _check(loop)
         period_s = loop["period_s"] or control_period_s
@@ -64,7 +63,7 @@ class RealtimeControl:
             seeds=seeds,
             faults=what_fails,
             watchdog_s=loop["watchdog_s"],
-            camera=camera,
+            camera=subject.config["camera"],
         )
         try:
             settings = LoopSettings(

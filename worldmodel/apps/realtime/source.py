@@ -22,7 +22,14 @@ class ControlSource:
         """The planner, and where it looks from. Errors: as `control`."""
         subject, seed = Subject.of(self.config), self.config["seed"]
         # Its own, to see goals in and, for the oracle, to play futures in; not where the robot lives.
-        env = build_env(subject.task, subject.env_config, num_envs=1, seed=seed, how="sync")
+        env = build_env(
+            subject.task,
+            subject.env_config,
+            num_envs=1,
+            seed=seed,
+            camera=self.config["camera"],
+            how="sync",
+        )
         assert isinstance(env, envs.SyncTaskVectorEnv)
         goal = subject.goal(env)
         foresight = subject.foresight(env, goal)
