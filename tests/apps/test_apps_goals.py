@@ -120,6 +120,7 @@ def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tm
         (["control", "checkpoint={run}", "agent=policy"], "was trained without rewards"),
         (["train", TASK, "experiment=jepa", "run_dir=x"], "learns from a dataset"),
         (["train", "dataset={data}", "experiment=jepa", "run_dir=y", "model.observes=[depth]"], "depth"),
+        (["control", "checkpoint={run}", "state_weight=2"], "observes state alone"),
     ],
 )
 def test_a_mistake_is_one_line(run_dir, dataset, tmp_path, monkeypatch, capsys, command, expected):

@@ -161,3 +161,18 @@ def test_the_goal_distance_is_that_of_the_imagined_embeddings():
 def test_a_size_that_cannot_be_built_is_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         make(**wrong)
+
+
+def test_the_first_half_of_a_joint_embedding_is_of_the_state_and_can_be_weighed():
+    model = make(observes=["state", "pixels"], image_size=16)
+    seen = observed(model, 1)
+    moved = seen | {"state": seen["state"] + 1.0}
+    change = (model.embed(moved) - model.embed(seen))[0]
+    assert (change[:4] != 0).any()
+    assert (change[4:] == 0).all()
+    latent, goal, candidates = model.encode(seen), torch.rand(1, 8), torch.rand(1, 5, 3, 2)
+    scores = [goal_distance(model, latent, goal, candidates, state_weight=w) for w in (0.0, 1.0, 2.0)]
+    torch.testing.assert_close(scores[0] - scores[1], scores[1] - scores[2])
+    images = imagine(model, latent[:, None].expand(-1, 5, -1), candidates)[:, :, 1:, 4:]
+    distance = (images - goal[:, None, None, 4:]).square().sum(-1)
+    torch.testing.assert_close(scores[0], -(distance[..., -1] + distance.mean(-1)) / 2)

@@ -38,7 +38,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     Returns the content of `control.json`.
     """
     positive(config, "episodes", "num_threads")
-    not_negative(config, "seed", "disagreement_weight")
+    not_negative(config, "seed", "last_weight", "state_weight", "disagreement_weight")
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     subject = Subject.of(config)
     run, task = subject.run, subject.task

@@ -88,7 +88,9 @@ class GoalForesight(ImaginingForesight):
     """Imagines how near a goal comes.
 
     - `goals`: asked when an episode starts.
-    - `last_weight`, `disagreement_weight`: see `goal_distance`.
+    - `last_weight`, `state_weight`, `disagreement_weight`: see `goal_distance`.
+
+    Errors: `ConfigError` for a `state_weight` of a model that observes states or images alone.
     """
 
     def __init__(
@@ -97,14 +99,26 @@ class GoalForesight(ImaginingForesight):
         goals: Goals,
         *,
         last_weight: float = 0.5,
+        state_weight: float = 1.0,
         disagreement_weight: float = 0.0,
         acceleration: Acceleration | None = None,
     ) -> None:
         super().__init__(model, disagreement_weight=disagreement_weight)
+        if state_weight != 1.0 and len(model.size.observes) < 2:
+            raise ConfigError(
+                f"state_weight={state_weight}: this model observes {model.size.observes[0]} alone, with "
+                "nothing to weigh it against; train one with model.observes=[state,pixels]"
+            )
         self._goals = goals
         self._goal: torch.Tensor | None = None
         score = (acceleration or Acceleration()).of(goal_distance, self.device)
-        self._score = partial(score, model, last_weight=last_weight, disagreement_weight=disagreement_weight)
+        self._score = partial(
+            score,
+            model,
+            last_weight=last_weight,
+            state_weight=state_weight,
+            disagreement_weight=disagreement_weight,
+        )
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
         """Forget the past of the environments where `is_new` (B,), or of all, and ask for goals again."""

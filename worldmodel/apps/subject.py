@@ -110,11 +110,15 @@ class Subject:
         if run is None:
             return None
         if isinstance(run.model, WorldModel):
+            if (weight := self.config["state_weight"]) != 1.0:
+                raise ConfigError(f"state_weight={weight}: this model plans for rewards, not to a goal")
             return run.foresight
         assert goal is not None
         return GoalForesight(
             run.model,
             goal.observed,
+            last_weight=self.config["last_weight"],
+            state_weight=self.config["state_weight"],
             disagreement_weight=run.disagreement_weight,
             acceleration=run.acceleration,
         )

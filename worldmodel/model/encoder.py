@@ -133,20 +133,17 @@ class ImageEncoder(nn.Module):
 
 
 class JointEncoder(nn.Module):
-    """State and images, each embedded, then mixed by a linear layer."""
+    """State and images, each embedded, side by side: a goal can ask more of the one than of the other."""
 
-    def __init__(
-        self, state: StateEncoder, image: ImageEncoder, latent_dim: int, latent_norm: nn.Module
-    ) -> None:
+    def __init__(self, state: StateEncoder, image: ImageEncoder, latent_norm: nn.Module) -> None:
         super().__init__()
         self.state, self.image = state, image
-        self.mix = nn.Linear(2 * latent_dim, latent_dim)
         self.latent_norm = latent_norm
 
     def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
         """Encode the observation's `state` and `pixels`."""
         both = torch.cat([self.state(observation), self.image(observation)], dim=-1)
-        return self.latent_norm(self.mix(both))
+        return self.latent_norm(both)
 
     def update_statistics(self, observation: dict[str, Tensor]) -> None:
         """Take the states of further observations into the normaliser."""

@@ -56,17 +56,21 @@ def goal_distance(
     candidates: Float[Tensor, "batch candidate horizon action"],
     *,
     last_weight: float = 0.5,
+    state_weight: float = 1.0,
     disagreement_weight: float = 0.0,
 ) -> Float[Tensor, "batch candidate"]:
     """How near the imagined future comes to a goal: minus the squared distance to its embedding.
 
     The mean over all steps and the last step alone, mixed by `last_weight`: with the last alone, a plan may
-    come late (eb_jepa, arXiv 2602.03604: 89 % against 97). `disagreement_weight` takes off what the
-    predictors disagree along the way.
+    come late (eb_jepa, arXiv 2602.03604: 89 % against 97). Of a model that observes state and images,
+    `state_weight` is how much the state's part counts (DINO-WM's alpha, arXiv 2411.04983); the images' counts
+    1. `disagreement_weight` takes off what the predictors disagree along the way.
     """
     latents = imagine(model, latent[:, None].expand(-1, candidates.shape[1], -1), candidates)
     reached = model.layout.current(latents[:, :, 1:])
-    distance = (reached - goal[:, None, None]).square().sum(-1)
+    errors = (reached - goal[:, None, None]).square()
+    split = model.size.state_embedding_dim if state_weight != 1.0 else 0
+    distance = state_weight * errors[..., :split].sum(-1) + errors[..., split:].sum(-1)
     score = -(last_weight * distance[..., -1] + (1 - last_weight) * distance.mean(-1))
     if disagreement_weight:
         doubt = model.disagreement(latents[:, :, :-1], candidates).square().mean(-1)

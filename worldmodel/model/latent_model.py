@@ -96,18 +96,18 @@ def _make_norm(size: WorldModelSize) -> nn.Module:
 
 
 def _make_encoder(size: WorldModelSize) -> StateEncoder | ImageEncoder | JointEncoder:
-    def of_state() -> StateEncoder:
+    def of_state(norm: nn.Module) -> StateEncoder:
         hidden_dims = (size.encoder_dim,) * size.num_encoder_layers
-        return StateEncoder(
-            size.state_dim, hidden_dims, size.latent_dim, _make_norm(size), angles=size.angles
-        )
+        return StateEncoder(size.state_dim, hidden_dims, size.state_embedding_dim, norm, angles=size.angles)
 
-    def of_images() -> ImageEncoder:
-        return ImageEncoder(size.pixel_encoder, size.image_size, size.latent_dim, _make_norm(size))
+    def of_images(norm: nn.Module) -> ImageEncoder:
+        dim = size.latent_dim - size.state_embedding_dim
+        return ImageEncoder(size.pixel_encoder, size.image_size, dim, norm)
 
+    norm = _make_norm(size)
     if len(size.observes) == 2:
-        return JointEncoder(of_state(), of_images(), size.latent_dim, _make_norm(size))
-    return of_state() if size.observes == ("state",) else of_images()
+        return JointEncoder(of_state(nn.Identity()), of_images(nn.Identity()), norm)
+    return of_state(norm) if size.observes == ("state",) else of_images(norm)
 
 
 def _make_dynamics(size: WorldModelSize) -> nn.Sequential:

@@ -74,6 +74,8 @@ class WorldModelSize:
             raise ConfigError(
                 f"model latent_dim={self.latent_dim}: SimNorm needs a multiple of group_dim={self.group_dim}"
             )
+        if len(self.observes) == 2 and self.latent_dim < 2:
+            raise ConfigError(f"model latent_dim={self.latent_dim}: state and images need 1 each")
         if self.predictor != "mlp" and self.num_dynamics > 1:
             raise ConfigError(f"model num_dynamics={self.num_dynamics}: several need predictor=mlp")
 
@@ -85,6 +87,13 @@ class WorldModelSize:
             raise ConfigError(
                 f"model image_size={self.image_size}: must be a multiple of {_PATCH}, at least {smallest}"
             )
+
+    @property
+    def state_embedding_dim(self) -> int:
+        """How much of an embedding, from its start, is of the state; the rest is of images."""
+        if len(self.observes) == 2:
+            return self.latent_dim // 2
+        return self.latent_dim if self.observes == ("state",) else 0
 
     @property
     def layout(self) -> Layout:

@@ -99,7 +99,7 @@ def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
     """
     check_names("agents", config["agents"], list(AGENTS))
     positive(config, "episodes", "oracle_episodes")
-    not_negative(config, "seed", "disagreement_weight")
+    not_negative(config, "seed", "last_weight", "state_weight", "disagreement_weight")
     run = open_run(config["checkpoint"])
     require_goals(run.task)
     device = build_device(config["device"])
@@ -174,7 +174,8 @@ def _agent(name: str, run: TrainedRun, config: dict[str, Any], trial: GoalEvalua
     if name == "oracle":
         planner = to_dict(compose_config("control", ["planner=icem", "budget=oracle"]))["planner"]
         return build_planning_agent(OracleForesight(trial.env, seeks_goals=True), planner, seed=seed)
-    foresight = GoalForesight(run.model, trial.goals, disagreement_weight=config["disagreement_weight"])
+    weights = {key: config[key] for key in ("last_weight", "state_weight", "disagreement_weight")}
+    foresight = GoalForesight(run.model, trial.goals, **weights)
     planner_config = run.planner_config(config.get("planner"))
     agent = build_planning_agent(foresight, planner_config, seed=seed)
     return OpenLoopAgent(agent) if name == "open_loop" else agent

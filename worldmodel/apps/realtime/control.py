@@ -31,7 +31,7 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
     Errors: `ConfigError`, `EnvError`, `CheckpointError` or `RunError` for a user's mistake.
     """
     positive(config, "episodes", "num_threads")
-    not_negative(config, "seed", "disagreement_weight")
+    not_negative(config, "seed", "last_weight", "state_weight", "disagreement_weight")
     subject = Subject.of(config)
     _check(subject)
     env = build_env(
