@@ -52,9 +52,12 @@ def test_every_window_is_what_the_rule_says(path, episodes, horizon, max_num_map
         assert_window(dataset.gather(np.array([start]), horizon), 0, *starts[start])
 
 
-def test_the_same_chance_gives_the_same_batch_as_in_memory(path):
+@pytest.mark.parametrize("num_episodes", [0, 2])
+def test_the_same_chance_gives_the_same_batch_as_in_memory(path, num_episodes):
     batches = [
-        EpisodeDataset.open(path, in_memory=in_memory).sample(32, 3, np.random.default_rng(1))
+        EpisodeDataset.open(path, in_memory=in_memory).sample(
+            32, 3, np.random.default_rng(1), num_episodes=num_episodes
+        )
         for in_memory in (True, False)
     ]
     for name in ("state", "pixels"):

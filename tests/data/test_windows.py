@@ -143,3 +143,27 @@ def test_any_history_of_appends_gives_true_windows_of_the_episodes_remembered(le
         batch = dataset.gather(steps, horizon)
         for row, step in enumerate(steps):
             assert_window(batch, row, *starts[step])
+
+
+@pytest.mark.parametrize("capacity", [None, 12])
+def test_a_batch_can_be_of_few_episodes(capacity):
+    dataset = dataset_of([made_episode(number, 4) for number in range(1, 8)], capacity)
+    generator, seen = np.random.default_rng(0), set()
+    for _ in range(40):
+        state = dataset.sample(32, 2, generator, num_episodes=2).observation["state"][:, 0, 0]
+        episodes = {int(number) for number in np.floor_divide(state.numpy(), code(1, 0))}
+        assert len(episodes) <= 2
+        seen |= episodes
+    kept = 7 if capacity is None else 3
+    assert len(seen) == kept
+
+
+def test_steps_of_few_episodes_are_drawn_as_often_as_the_others():
+    dataset = dataset_of([made_episode(1, 2), made_episode(2, 6)])
+    generator = np.random.default_rng(0)
+    states = [
+        dataset.sample(1, 1, generator, num_episodes=1).observation["state"][0, 0, 0] for _ in range(800)
+    ]
+    counts = np.unique(states, return_counts=True)[1]
+    assert len(counts) == 8
+    assert counts.min() > 60

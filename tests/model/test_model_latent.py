@@ -17,6 +17,7 @@ KINDS = [
     {"num_dynamics": 2, "history": 2, "latent_norm": "simnorm"},
     {"observes": ["pixels"], "state_dim": 0, "image_size": 32},
     {"observes": ["pixels"], "pixel_encoder": "vit", "image_size": 16},
+    {"observes": ["pixels"], "pixel_encoder": "keypoints", "image_size": 16},
     {"observes": ["state", "pixels"], "image_size": 16, "history": 2},
 ]
 
@@ -153,7 +154,7 @@ def test_the_goal_distance_is_that_of_the_imagined_embeddings():
         ({"observes": ["pixels"], "image_size": 30}, "image_size=30: must be a multiple of 8"),
         ({"history": 0}, "history=0: must be a whole number of at least 1"),
         ({"predictor": "lstm"}, "predictor='lstm': must be mlp, transformer or gru"),
-        ({"pixel_encoder": "resnet"}, "pixel_encoder='resnet': must be cnn or vit"),
+        ({"pixel_encoder": "resnet"}, "pixel_encoder='resnet': must be cnn, keypoints or vit"),
         ({"predictor": "transformer", "num_dynamics": 2}, "several need predictor=mlp"),
         ({"predictor": "gru", "num_dynamics": 2}, "several need predictor=mlp"),
     ],

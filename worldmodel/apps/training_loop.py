@@ -181,8 +181,13 @@ class Training(ABC):
     def update(self) -> dict[str, str]:
         """One update from the dataset; every hundredth is logged and returned to show."""
         began = time.process_time()
-        batch_size = self.config["training"]["batch_size"]
-        batch = self.dataset.sample(batch_size, self.trainer.window, self.chance)
+        training = self.config["training"]
+        batch = self.dataset.sample(
+            training["batch_size"],
+            self.trainer.window,
+            self.chance,
+            num_episodes=training.get("episodes_per_batch", 0),
+        )
         batch = batch.to(self.device)
         metrics = self.trainer.update(batch)
         self.update_cpu_seconds += time.process_time() - began

@@ -76,6 +76,12 @@ class EpisodeArena:
         last = self._last_rows.take(episodes)[:, None]
         return np.minimum(rows, last), rows[:, :-1] < last
 
+    def bounds_of(
+        self, steps: Int64[np.ndarray, " some"]
+    ) -> tuple[Int64[np.ndarray, " some"], Int64[np.ndarray, " some"]]:
+        """Of the episodes that these steps are in: the first step, and the one after the last."""
+        return bounds_of(self._step_ends.held - (self._terminated.start - self._last_rows.start), steps)
+
     def take(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Copies of the rows of one column."""
         return self._arrays[name].take(rows)
@@ -88,3 +94,11 @@ class EpisodeArena:
     def memory_bytes(self) -> int:
         """Bytes held, room for growth included."""
         return sum(array.memory_bytes for array in self._arrays.values())
+
+
+def bounds_of(
+    ends: Int64[np.ndarray, " episode"], steps: Int64[np.ndarray, " some"]
+) -> tuple[Int64[np.ndarray, " some"], Int64[np.ndarray, " some"]]:
+    """First steps, and those after the last, of the episodes of these steps; `ends` are those of all."""
+    episodes = np.searchsorted(ends, steps, side="right")
+    return np.where(episodes > 0, ends[episodes - 1], 0), ends[episodes]

@@ -20,7 +20,7 @@ from worldmodel.data.mapped_arena import MappedArena
 from worldmodel.data.memory import available_memory_bytes
 from worldmodel.data.shard import ShardHeader, episode_arrays, episode_facts, episode_from
 from worldmodel.data.store import EpisodeStore
-from worldmodel.data.windows import Batch, gather_windows, returns_of
+from worldmodel.data.windows import Batch, draw_starts, gather_windows, returns_of
 from worldmodel.errors import DatasetError
 
 _MAX_MEMORY_FRACTION = 0.5  # of what is free, for a dataset that is read into memory
@@ -191,16 +191,15 @@ class EpisodeDataset:
                 self._arena.settle()
         return num_new
 
-    def sample(self, batch_size: int, horizon: int, generator: np.random.Generator) -> Batch:
-        """Windows of `horizon` steps that start at random steps, each step as likely as any other.
-
-        The same generator state and the same episodes give the same batch.
-        """
-        if self.num_steps == 0:
+    def sample(
+        self, batch_size: int, horizon: int, generator: np.random.Generator, *, num_episodes: int = 0
+    ) -> Batch:
+        """Windows of `horizon` steps, as `draw_starts` draws them; the same chance gives the same batch."""
+        if self._arena is None or self.num_steps == 0:
             raise DatasetError("there is nothing to sample: append an episode first")
         if batch_size < 1:
             raise DatasetError(f"batch_size is {batch_size}; a batch has at least 1 window")
-        return self.gather(generator.integers(self.num_steps, size=batch_size), horizon)
+        return self.gather(draw_starts(self._arena, batch_size, num_episodes, generator), horizon)
 
     def gather(self, steps: Integer[np.ndarray, " batch"], horizon: int) -> Batch:
         """The windows that start at these steps, counted from 0 over all episodes remembered, in order."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from worldmodel.data.arena import bounds_of
 from worldmodel.data.columns import Columns, num_rows
 from worldmodel.data.compressed import CompressedRows
 from worldmodel.data.shard import MERGED_SUFFIX, ShardHeader, map_column, read_header
@@ -120,6 +121,12 @@ class MappedArena:
         rows = (steps + episodes)[:, None] + np.arange(horizon + 1)
         last = self._last_rows[episodes][:, None]
         return np.minimum(rows, last), rows[:, :-1] < last
+
+    def bounds_of(
+        self, steps: Int64[np.ndarray, " some"]
+    ) -> tuple[Int64[np.ndarray, " some"], Int64[np.ndarray, " some"]]:
+        """As `EpisodeArena.bounds_of`."""
+        return bounds_of(self._step_ends, steps)
 
     def take(self, name: str, rows: Int64[np.ndarray, "batch row"]) -> np.ndarray:
         """Copies of the rows of one column; those of one line belong to one episode."""

@@ -58,6 +58,20 @@ class Batch:
         )
 
 
+def draw_starts(
+    arena: EpisodeArena | MappedArena, num_windows: int, num_episodes: int, generator: np.random.Generator
+) -> Int64[np.ndarray, " batch"]:
+    """Random steps, each as likely as any other; with `num_episodes`, all of so many random episodes.
+
+    Of those, longer ones are as much likelier as they are longer, and one may be drawn twice.
+    """
+    if not num_episodes:
+        return generator.integers(arena.num_steps, size=num_windows)
+    first, end = arena.bounds_of(generator.integers(arena.num_steps, size=num_episodes))
+    chosen = generator.integers(num_episodes, size=num_windows)
+    return generator.integers(first[chosen], end[chosen])
+
+
 def gather_windows(
     arena: EpisodeArena | MappedArena, steps: Int64[np.ndarray, " batch"], horizon: int
 ) -> Batch:

@@ -1,4 +1,4 @@
-"""Images -> embedding: a small convolutional network, or a small vision transformer."""
+"""Images -> embedding: a small convolutional network, keypoints, or a small vision transformer."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,6 +9,7 @@ from worldmodel.model.transformer import SelfAttention
 _FIRST_CHANNELS = 32
 _PATCH = 4  # pixels, of the convolutional network's first layer
 _LAST_GRID = 4  # it halves the picture until so many places are left along each side
+_NUM_KEYPOINTS = 32
 _VIT_PATCH, _VIT_DIM, _VIT_DEPTH, _VIT_HEADS = 8, 96, 3, 3
 
 
@@ -17,7 +18,7 @@ class PixelEncoder(nn.Module):
 
     def __init__(self, kind: str, image_size: int, embedding_dim: int) -> None:
         super().__init__()
-        make = {"cnn": _cnn, "vit": ViT}[kind]
+        make = {"cnn": _cnn, "keypoints": Keypoints, "vit": ViT}[kind]
         self.layers = make(image_size, embedding_dim)
 
     def forward(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch embedding"]:
@@ -42,6 +43,39 @@ def _cnn(image_size: int, embedding_dim: int) -> nn.Sequential:
         ]
         channels, size = wider, (size + 1) // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * size * size, embedding_dim))
+
+
+class Keypoints(nn.Module):
+    """Where in the picture each of some features is: small things, whose place is all that counts.
+
+    Each of K maps is normalised over the picture; what goes on are the means of its x and y, and how clearly
+    it was seen. Source: Levine, Finn et al. 2016 (arXiv 1504.00702), spatial softmax.
+    """
+
+    def __init__(self, image_size: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(
+            nn.Conv2d(3, _FIRST_CHANNELS, 2 * _PATCH, stride=_PATCH, padding=_PATCH // 2),
+            nn.SiLU(),
+            nn.Conv2d(_FIRST_CHANNELS, _FIRST_CHANNELS, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(_FIRST_CHANNELS, _NUM_KEYPOINTS, 1),
+        )
+        self.sharpness = nn.Parameter(torch.full((_NUM_KEYPOINTS, 1), 10.0))
+        self.head = nn.Sequential(
+            nn.Linear(3 * _NUM_KEYPOINTS, 256), nn.LayerNorm(256), nn.SiLU(), nn.Linear(256, embedding_dim)
+        )
+        along = torch.linspace(-1.0, 1.0, image_size // _PATCH)
+        y, x = torch.meshgrid(along, along, indexing="ij")
+        self.register_buffer("places", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
+
+    def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image embedding"]:
+        """Embed images."""
+        maps = self.maps(images).flatten(2)
+        weights = (self.sharpness * maps).softmax(-1)
+        places = weights @ self.places
+        strength = (weights * maps).sum(-1)
+        return self.head(torch.cat([places.flatten(1), strength], dim=-1))
 
 
 class ViTBlock(nn.Module):

@@ -8,7 +8,7 @@ from worldmodel.model.layout import Layout
 
 _CHOICES = {
     "latent_norm": ("simnorm", "layernorm", "none"),
-    "pixel_encoder": ("cnn", "vit"),
+    "pixel_encoder": ("cnn", "keypoints", "vit"),
     "predictor": ("mlp", "transformer", "gru"),
 }
 _KEYS = ("state", "pixels")
