@@ -126,7 +126,7 @@ def run_dir(point_run, tmp_path):
 
 
 def test_control_measures_what_is_ordinary_once_and_tells_of_alarms(run_dir, capsys, monkeypatch):
-    first = controlled(run_dir)
+    first = controlled(run_dir, "alarm=warn")
     assert "alarm    in " in capsys.readouterr().out
     alarm = first["alarm"]
     kept = json.loads((run_dir / "alarm-mppi.json").read_text())
@@ -140,13 +140,13 @@ def test_control_measures_what_is_ordinary_once_and_tells_of_alarms(run_dir, cap
     played = []
     play = control_module._play
     monkeypatch.setattr(control_module, "_play", lambda *args, **kw: played.append(1) or play(*args, **kw))
-    assert controlled(run_dir)["returns"] == first["returns"]
+    assert controlled(run_dir, "alarm=warn")["returns"] == first["returns"]
     assert len(played) == 2  # what was kept is used again
     played.clear()
-    controlled(run_dir, "alarm_rate=0.25")
+    controlled(run_dir, "alarm=warn", "alarm_rate=0.25")
     assert len(played) == 3 + 2  # another rate is measured anew
     played.clear()
-    assert "alarm" not in controlled(run_dir, "alarm=off")
+    assert "alarm" not in controlled(run_dir)
     assert len(played) == 2
 
 

@@ -15,7 +15,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "understanding.md"
 SHORT = {
     "collect": ["episodes=12", "num_envs=6"],
     "train": ["num_updates=4", "eval_every=4", "eval_episodes=2", "training.batch_size=8"],
-    "bench": ["episodes=2", "planner.num_candidates=32", "planner.num_iterations=1"],
+    "bench": ["episodes=2", "inverse_updates=5", "planner.num_candidates=32", "planner.num_iterations=1"],
     "control": ["episodes=1", "alarm=off", "planner.num_candidates=32", "planner.num_iterations=1"],
     "probe": ["episodes=12"],
     "imagine": ["episodes=2", "horizon=10", "decoder.updates=2", "decoder.images=20"],
