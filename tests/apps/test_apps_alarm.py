@@ -159,10 +159,9 @@ def test_after_an_alarm_that_stops_nothing_is_done(run_dir, capsys, monkeypatch)
     env = envs.make_vec(toy_tasks.POINT, num_envs=1, seed=100)
     result = controlled(run_dir, "alarm=stop", "agent=policy")
     agent = make_agent("policy", 1, seed=100, run=open_run(run_dir, task=toy_tasks.POINT))
-    env.reset(seed=list(env.env_seeds))
     expected = []
-    for _ in range(2):
-        observation, _ = env.reset()
+    for seeds in (list(env.env_seeds), None):
+        observation, _ = env.reset(seed=seeds)
         agent.reset()
         actions = [agent.act(observation).action] + [np.zeros((1, 1))] * (toy_tasks.POINT_STEPS - 1)
         expected.append(sum(float(env.step(action)[1][0]) for action in actions))
