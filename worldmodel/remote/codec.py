@@ -2,7 +2,7 @@
 
 An array is a map with *bytes* for keys, {b"__ndarray__": True, b"data": in C order, b"dtype": "<f4",
 b"shape": [...]}; a NumPy scalar is {b"__npgeneric__": True, b"data": number, b"dtype": "<f4"}. (The package
-msgpack-numpy has other keys, and falls back to pickle; here nothing is executed, whatever the bytes are.)
+msgpack-numpy has other keys, and falls back to unpickling; here nothing is executed, whatever the bytes are.)
 """
 
 import math
