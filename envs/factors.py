@@ -134,14 +134,19 @@ def damping(*joints: str) -> Factor:
     return Factor(meaning="times the usual damping", default=1.0, low=0.0, high=10.0, apply=apply)
 
 
+def turned_hue(colour: np.ndarray, turns: float) -> tuple[float, float, float]:
+    """A colour (3,) so many turns further on the colour wheel, as light and as strong."""
+    h, lightness, saturation = colorsys.rgb_to_hls(*colour.tolist())
+    return colorsys.hls_to_rgb((h + turns) % 1.0, lightness, saturation)
+
+
 def hue(*geoms: str) -> Factor:
     """Which colour geoms have: looks alone."""
 
     def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
         for name in geoms:
             index = model.geom(name).id
-            h, lightness, saturation = colorsys.rgb_to_hls(*compiled.geom_rgba[index, :3].tolist())
-            model.geom_rgba[index, :3] = colorsys.hls_to_rgb((h + value) % 1.0, lightness, saturation)
+            model.geom_rgba[index, :3] = turned_hue(compiled.geom_rgba[index, :3], value)
 
     return Factor(meaning="turns around the colour wheel", default=0.0, low=0.0, high=1.0, apply=apply)
 

@@ -7,7 +7,6 @@ A violation changes a running simulation once; what it writes into the model sta
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from envs.errors import EnvError
+from envs.factors import turned_hue
 
 if TYPE_CHECKING:
     import mujoco
@@ -129,7 +129,6 @@ def recolor(geoms: Sequence[str]) -> Violation:
 
     def apply(model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
         for name in geoms:
-            h, lightness, saturation = colorsys.rgb_to_hls(*model.geom(name).rgba[:3].tolist())
-            model.geom(name).rgba[:3] = colorsys.hls_to_rgb((h + _RECOLOR_TURNS) % 1.0, lightness, saturation)
+            model.geom(name).rgba[:3] = turned_hue(model.geom(name).rgba[:3], _RECOLOR_TURNS)
 
     return Violation(meaning="control: the colour changes", apply=apply, breaks_physics=False)

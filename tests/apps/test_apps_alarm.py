@@ -138,8 +138,8 @@ def test_control_measures_what_is_ordinary_once_and_tells_of_alarms(run_dir, cap
         over = any(top["value"] > alarm["thresholds"][name] for name, top in each["highest"].items())
         assert over == (each["first_step"] is not None) == (each["level"]["value"] > 1)
     played = []
-    play = control_module._play
-    monkeypatch.setattr(control_module, "_play", lambda *args, **kw: played.append(1) or play(*args, **kw))
+    play = control_module.play
+    monkeypatch.setattr(control_module, "play", lambda *args, **kw: played.append(1) or play(*args, **kw))
     assert controlled(run_dir, "alarm=warn")["returns"] == first["returns"]
     assert len(played) == 2  # what was kept is used again
     played.clear()

@@ -220,8 +220,8 @@ def test_the_first_episode_is_that_of_the_seed(monkeypatch):
     env = build_env("tworoom", {"action_repeat": 50}, num_envs=1, seed=3, how="sync")
     expected = env.reset(seed=list(env.env_seeds))[0]["state"]
     control_module._warm_up(env, ZeroAgent(2), 3)
-    played = control_module._play(env, ZeroAgent(2), seeds=list(env.env_seeds))
+    played = control_module.play(env, ZeroAgent(2), seeds=list(env.env_seeds))
     np.testing.assert_array_equal(played.first["state"], expected)
-    later = control_module._play(env, ZeroAgent(2))
+    later = control_module.play(env, ZeroAgent(2))
     assert np.abs(later.first["state"] - expected).max() > 0.01
     env.close()

@@ -8,16 +8,10 @@ from torch import Tensor
 from worldmodel.data import Episode
 from worldmodel.model import LatentModel
 
-_CHUNK = 256  # observations that are embedded at once
-
 
 @torch.inference_mode()
 def latents_of(model: LatentModel, episode: Episode) -> Float[Tensor, "time latent"]:
     """The latent at each of an episode's T + 1 observations; the first ones as at an episode's start."""
     # Copies: an episode's arrays are read-only, which tensors are not.
-    seen = {key: np.array(episode.observation[key]) for key in model.size.observes}
-    embeddings = [
-        model.embed({key: torch.from_numpy(rows[first : first + _CHUNK]) for key, rows in seen.items()})
-        for first in range(0, episode.num_steps + 1, _CHUNK)
-    ]
-    return model.layout.along(torch.cat(embeddings), torch.from_numpy(np.array(episode.action)))
+    seen = {key: torch.from_numpy(np.array(episode.observation[key])) for key in model.size.observes}
+    return model.encode_along(seen, torch.from_numpy(np.array(episode.action)))

@@ -74,9 +74,9 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         ):
             for episode in range(config["episodes"]):
                 if episode == 0:  # that of the seed, whatever the warm-up has played
-                    played = _play(env, agent, goal, video, watch, seeds=list(env.env_seeds))
+                    played = play(env, agent, goal, video, watch, seeds=list(env.env_seeds))
                 else:
-                    played = _play(env, agent, goal, None, watch)
+                    played = play(env, agent, goal, None, watch)
                 returns.append(played.episode_return)
                 seconds += played.seconds
                 num_solved += played.is_solved
@@ -87,12 +87,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         env.close()
         subject.close()
     result = {
-        "task": task,
-        "model": "oracle" if subject.is_oracle else "learned" if run else config["server"],
-        "checkpoint": None if run is None else str(run.checkpoint.path),
-        "agent": config["agent"],
-        "planner": subject.planner_config if subject.has_planner else None,
-        "seed": config["seed"],
+        **subject.to_json(),
         "returns": returns,
         "return": mean_interval(returns).to_json(),
         "latency": asdict(latency(seconds, period_s)),
@@ -135,7 +130,7 @@ class Played:
     last: Observation
 
 
-def _play(
+def play(
     env: Any,
     agent: Any,
     goal: Goal | None = None,
@@ -194,7 +189,7 @@ def _watch(subject: Subject) -> Watch | None:
             goal, watch = subject.goal(env), Watch(monitor)
             agent = subject.agent(env, goal)
             for _ in range(num_episodes):
-                _play(env, agent, goal, watch=watch)
+                play(env, agent, goal, watch=watch)
                 yield watch.trace
 
     about = {key: config[key] for key in ("agent", "goal", "disagreement_weight")}

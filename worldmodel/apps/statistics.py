@@ -92,6 +92,10 @@ class Latency:
     control_period_ms: float | None
     fraction_in_time: float | None
 
+    def percentiles(self) -> dict[str, float]:
+        """`p50_ms`, `p95_ms`, `p99_ms` and `max_ms`."""
+        return {name: getattr(self, name) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")}
+
     def __str__(self) -> str:
         text = f"p50 {self.p50_ms:.1f} ms, p95 {self.p95_ms:.1f} ms, p99 {self.p99_ms:.1f} ms"
         if self.control_period_ms is None:

@@ -123,6 +123,18 @@ class Subject:
             acceleration=run.acceleration,
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """What acted, for a file of what came of it."""
+        learned = self.config["server"] if self.run is None else "learned"
+        return {
+            "task": self.task,
+            "model": "oracle" if self.is_oracle else learned,
+            "checkpoint": None if self.run is None else str(self.run.checkpoint.path),
+            "agent": self.config["agent"],
+            "planner": self.planner_config if self.has_planner else None,
+            "seed": self.config["seed"],
+        }
+
     def close(self) -> None:
         """Say goodbye to the server, if there is one."""
         if self.remote is not None:

@@ -12,6 +12,7 @@ from worldmodel.model.encoder import ImageEncoder, JointEncoder, StateEncoder, l
 from worldmodel.model.layers import mlp
 from worldmodel.model.size import WorldModelSize
 
+_CHUNK = 256  # of an episode's observations are embedded at once
 _TRANSFORMER_DEPTH, _TRANSFORMER_HEADS = 3, 4
 
 
@@ -45,6 +46,20 @@ class LatentModel(nn.Module):
     def encode(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
         """Latent of an observation before which nothing was seen."""
         return self.layout.start(self.embed(observation))
+
+    def encode_along(
+        self, observation: dict[str, Tensor], actions: Float[Tensor, "time_1 action"]
+    ) -> Float[Tensor, "time latent"]:
+        """The latent at each of an episode's observations; the first ones as at its start.
+
+        Observations and actions may be elsewhere than the weights; the latents are where these are.
+        """
+        device = next(self.parameters()).device
+        embeddings = [
+            self.embed({key: rows[first : first + _CHUNK].to(device) for key, rows in observation.items()})
+            for first in range(0, len(actions) + 1, _CHUNK)
+        ]
+        return self.layout.along(torch.cat(embeddings), actions.to(device))
 
     def predict(
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]

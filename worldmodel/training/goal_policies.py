@@ -21,7 +21,6 @@ Progress = Callable[[int], None]  # told how many updates are done
 
 _RATE, _WEIGHT_DECAY, _MAX_GRAD_NORM = 1e-3, 1e-3, 1.0
 _CLONING_BATCH, _INVERSE_BATCH = 128, 512
-_CHUNK = 256  # observations that are embedded at once
 
 
 def clone_behaviour(
@@ -127,16 +126,11 @@ def _embedded(model: LatentModel, dataset: EpisodeDataset) -> tuple[Tensor, Tens
     latents, reached, actions = [], [], []
     device = _device(model)
     for episode in dataset:
-        seen = {key: np.array(episode.observation[key]) for key in model.size.observes}
-        parts = [
-            model.embed(
-                {key: torch.from_numpy(rows[i : i + _CHUNK]).to(device) for key, rows in seen.items()}
-            )
-            for i in range(0, episode.num_steps + 1, _CHUNK)
-        ]
-        embeddings, action = torch.cat(parts), torch.from_numpy(np.array(episode.action)).to(device)
-        latents.append(model.layout.along(embeddings, action)[:-1])
-        reached.append(embeddings[1:])
+        seen = {key: torch.from_numpy(np.array(episode.observation[key])) for key in model.size.observes}
+        action = torch.from_numpy(np.array(episode.action)).to(device)
+        along = model.encode_along(seen, action)
+        latents.append(along[:-1])
+        reached.append(model.layout.current(along[1:]))
         actions.append(action)
     return torch.cat(latents), torch.cat(reached), torch.cat(actions)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -24,11 +22,12 @@ from worldmodel.apps.bench.output import (
 )
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted, to_dict
+from worldmodel.apps.control import play
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.realtime.report import summary
-from worldmodel.apps.realtime.run import RealtimeControl
-from worldmodel.apps.statistics import latency, mean_interval
+from worldmodel.apps.realtime.run import RealtimeControl, episode_seeds
+from worldmodel.apps.statistics import Mean, latency, mean_interval
 from worldmodel.apps.subject import Subject
 
 LOOPS = {
@@ -58,8 +57,7 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     folder = make_folder(config["output"])
     torch.set_num_threads(1)
     record = provenance("bench realtime", config, given, torch.device("cpu"), PACKAGES)
-    words = np.random.SeedSequence([config["seed"]]).generate_state(config["episodes"])
-    seeds = [int(word) for word in words]
+    seeds = episode_seeds(config["seed"], config["episodes"])
     clocked = [name for name in config["loops"] if name != "synchronous"]
     rows: list[Row] = []
     with ProgressDisplay("bench realtime", len(clocked) * len(config["periods_ms"]) + 1, "loops") as display:
@@ -80,31 +78,14 @@ def _synchronous(subject: Subject, seeds: list[int]) -> Row:
     env = build_env(subject.task, subject.env_config, num_envs=1, seed=0, how="sync")
     assert isinstance(env, envs.SyncTaskVectorEnv)
     agent = subject.agent(env, None)
-    returns, seconds = [], []
     try:
-        for seed in seeds:
-            observation, _ = env.reset(seed=[seed])
-            agent.reset()
-            total, is_over = 0.0, False
-            while not is_over:
-                began = time.perf_counter()
-                action = agent.act(observation).action
-                seconds.append(time.perf_counter() - began)
-                observation, reward, terminated, truncated, _ = env.step(action)
-                total += float(reward[0])
-                is_over = bool(terminated[0] or truncated[0])
-            returns.append(total)
+        episodes = [play(env, agent, seeds=[seed]) for seed in seeds]
     finally:
         env.close()
-    return _row("synchronous", None, returns, None) | {
-        f"latency_{name}_ms": value
-        for name, value in zip(("p50", "p95", "p99", "max"), _percentiles(seconds), strict=True)
-    }
-
-
-def _percentiles(seconds: list[float]) -> tuple[float, float, float, float]:
-    found = latency(seconds, None)
-    return found.p50_ms, found.p95_ms, found.p99_ms, found.max_ms
+    seconds = [each for played in episodes for each in played.seconds]
+    timing = latency(seconds, None).percentiles()
+    row = _row("synchronous", None, [played.episode_return for played in episodes], None)
+    return row | {f"latency_{name}": value for name, value in timing.items()}
 
 
 def _clocked(subject: Subject, seeds: list[int], name: str, period_ms: int, config: dict[str, Any]) -> Row:
@@ -155,7 +136,7 @@ def _page(rows: list[Row], subject: Subject, config: dict[str, Any], record: dic
         [
             row["loop"].replace("_", " "),
             "-" if row["period_ms"] is None else f"{row['period_ms']} ms",
-            _interval(row),
+            str(_return(row)),
             *(_shown(row[f"latency_{key}_ms"]) for key in ("p50", "p95", "p99", "max")),
             _shown(row["jitter_ms"]),
             "-" if row["missed"] is None else f"{row['missed']:.1%}",
@@ -181,10 +162,8 @@ def _page(rows: list[Row], subject: Subject, config: dict[str, Any], record: dic
     return "\n".join([*lines, "", "![return against the control period](realtime.png)", ""])
 
 
-def _interval(row: Row) -> str:
-    if row["episodes"] == 1:
-        return f"{row['return']:.0f}"
-    return f"{row['return']:.0f} [{row['return_low']:.0f}, {row['return_high']:.0f}]"
+def _return(row: Row) -> Mean:
+    return Mean(mean=row["return"], low=row["return_low"], high=row["return_high"], count=row["episodes"])
 
 
 def _shown(value: float | None) -> str:

@@ -105,13 +105,10 @@ class PhysicsBelief:
         assert self._state is not None
         env = self._env.task_envs[0]
         env.set_physics_state(self._state)
-        observation: Any = None
         for index in range(self._step, step):
-            observation, _, terminated, truncated, _ = env.step(actions[index])
+            _, _, terminated, truncated, _ = env.step(actions[index])
             if terminated or truncated:  # of the steps played here in all, not of the robot's
                 state = env.physics_state()
                 env.reset(seed=self._seed)
                 env.set_physics_state(state)
-        return self._foresight.outlook(
-            {} if observation is None else {k: v[None] for k, v in observation.items()}
-        )
+        return self._foresight.outlook({})  # without a learned part nobody looks at an observation

@@ -11,6 +11,7 @@ import numpy as np
 
 import envs
 from worldmodel.apps.build import build_env
+from worldmodel.apps.goals import is_goal_task
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits
 from worldmodel.apps.realtime.robot import Sighting
@@ -115,7 +116,8 @@ class _Episode:
         began = time.monotonic()
         in_force, told_s = self._rest, began
         self._commands = deque((began, command) for _, command in self._commands)
-        solved = [False]
+        if is_goal_task(self._env.task):
+            lived.is_solved = False
         step, is_over = 0, False
         while not is_over:
             tick_s = began + step * period_s
@@ -133,16 +135,14 @@ class _Episode:
             lived.actions.append(action)
             lived.rewards.append(float(reward[0]))
             is_over = bool(terminated[0] or truncated[0])
-            if self._env.task in envs.goal_task_names():
-                solved.append(envs.is_solved(self._env.task_envs[0]))
+            if lived.is_solved is not None:
+                lived.is_solved = lived.is_solved or envs.is_solved(self._env.task_envs[0])
             step += 1
             self._sleep(began + step * period_s)
             now = time.monotonic()
             lived.lateness_s.append(max(0.0, now - (began + step * period_s)))
             if not is_over:
                 self._see(step, now, observation)
-        if self._env.task in envs.goal_task_names():
-            lived.is_solved = any(solved)
         return lived
 
     def _see(self, step: int, now: float, observation: envs.Observation) -> None:

@@ -13,7 +13,7 @@ from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.control import CONTROL_FILE, VIDEO_FILE
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.realtime.report import summary, timeline
-from worldmodel.apps.realtime.run import RealtimeControl, RealtimeEpisode
+from worldmodel.apps.realtime.run import RealtimeControl, RealtimeEpisode, episode_seeds
 from worldmodel.apps.statistics import mean_interval, success_interval
 from worldmodel.apps.subject import Subject
 from worldmodel.apps.video import ControlVideo, check_drawable
@@ -42,7 +42,7 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
         if config["video"]:
             _check_filmable(env)
         output = subject.output("-realtime")
-        seeds = _seeds(config["seed"], config["episodes"])
+        seeds = episode_seeds(config["seed"], config["episodes"])
         subject.goal(env)  # a mistake is told now, not by the planner's process
         episodes: list[RealtimeEpisode] = []
         with (
@@ -63,18 +63,13 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
         period_s = control.period_s
         title = f"{subject.task}   {subject.acting} in real time"
         if config["video"]:
-            _film(env, seeds[0], episodes[0], ControlVideo(output / VIDEO_FILE, title, period_s), period_s)
+            _film(env, seeds[0], episodes[0], ControlVideo(output / VIDEO_FILE, title, period_s))
     finally:
         env.close()
     returns = [episode.lived.episode_return for episode in episodes]
     solved = [episode.lived.is_solved for episode in episodes if episode.lived.is_solved is not None]
     result = {
-        "task": subject.task,
-        "model": "oracle" if subject.is_oracle else "learned",
-        "checkpoint": None if subject.run is None else str(subject.run.checkpoint.path),
-        "agent": config["agent"],
-        "planner": subject.planner_config,
-        "seed": config["seed"],
+        **subject.to_json(),
         "returns": returns,
         "return": mean_interval(returns).to_json(),
         "loop": config["loop"],
@@ -127,13 +122,7 @@ def _check_filmable(env: envs.TaskVectorEnv) -> None:
         ) from error
 
 
-def _seeds(seed: int, num_episodes: int) -> list[int]:
-    return [int(word) for word in np.random.SeedSequence([seed]).generate_state(num_episodes)]
-
-
-def _film(
-    env: envs.SyncTaskVectorEnv, seed: int, episode: RealtimeEpisode, video: ControlVideo, period_s: float
-) -> None:
+def _film(env: envs.SyncTaskVectorEnv, seed: int, episode: RealtimeEpisode, video: ControlVideo) -> None:
     """Draw an episode from the physics states that were recorded."""
     task_env, lived = env.task_envs[0], episode.lived
     env.reset(seed=[seed])

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from worldmodel.apps.realtime.robot import RobotInterface, Sighting
 
 OnMiss = Literal["play_on", "hold", "zero", "stop"]
 Kind = Literal["fresh", "earlier", "blind", "missed"]
-KINDS: tuple[Kind, ...] = ("fresh", "earlier", "blind", "missed")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)

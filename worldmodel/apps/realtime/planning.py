@@ -19,6 +19,7 @@ from worldmodel.apps.realtime.belief import Actions, Belief
 from worldmodel.apps.realtime.robot import Sighting
 from worldmodel.errors import RunError
 
+Where = Literal["process", "thread"]
 _START_TIMEOUT_S = 120.0
 
 
@@ -75,7 +76,7 @@ class BackgroundPlanner:
     - `where`: a `process` of its own, or a `thread` of this one.
     """
 
-    def __init__(self, source: PlannerSource, where: Literal["process", "thread"] = "process") -> None:
+    def __init__(self, source: PlannerSource, where: Where = "process") -> None:
         self.is_busy = False
         self._connection, theirs = multiprocessing.Pipe()
         if where == "thread":

@@ -29,18 +29,10 @@ def summary(episodes: list[RealtimeEpisode], period_s: float) -> dict[str, Any]:
     seconds = [each.latency_s for each in told if each.latency_s is not None]
     plans = [plan for log in logs for plan in log.plans]
     counts = {kind: sum(each.kind == kind for each in told) for kind in KINDS}
-    timing = latency(seconds, period_s) if seconds else None
     return {
         "period_ms": period_s * 1e3,
         "num_steps": len(told),
-        "latency": None
-        if timing is None
-        else {
-            "p50_ms": timing.p50_ms,
-            "p95_ms": timing.p95_ms,
-            "p99_ms": timing.p99_ms,
-            "max_ms": timing.max_ms,
-        },
+        "latency": latency(seconds, period_s).percentiles() if seconds else None,
         "num_missed": counts["missed"],
         "share": {kind: count / len(told) for kind, count in counts.items()},
         "longest_miss_steps": max((_longest_miss(log) for log in logs), default=0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,15 +11,12 @@ from worldmodel.apps.config import closest
 from worldmodel.apps.realtime.body import Lived
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits
-from worldmodel.apps.realtime.loop import Log, LoopSettings, RealtimeLoop
-from worldmodel.apps.realtime.planning import BackgroundPlanner
+from worldmodel.apps.realtime.loop import Log, LoopSettings, OnMiss, RealtimeLoop
+from worldmodel.apps.realtime.planning import BackgroundPlanner, Where
 from worldmodel.apps.realtime.simulated import SimulatedRobot
 from worldmodel.apps.realtime.source import ControlSource
 from worldmodel.apps.subject import Subject
 from worldmodel.errors import ConfigError
-
-ON_MISS = ("play_on", "hold", "zero", "stop")
-BACKGROUNDS = ("process", "thread")
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,13 @@ class RealtimeControl:
         return RealtimeEpisode(self._robot.lived, log)
 
 
+def episode_seeds(seed: int, num_episodes: int) -> list[int]:
+    """A seed for each episode."""
+    return [int(word) for word in np.random.SeedSequence([seed]).generate_state(num_episodes)]
+
+
 def _check(loop: dict[str, Any]) -> None:
-    for key, known in (("on_miss", ON_MISS), ("background", BACKGROUNDS)):
+    for key, known in (("on_miss", get_args(OnMiss)), ("background", get_args(Where))):
         if loop[key] not in known:
             raise ConfigError(
                 f"loop.{key}={loop[key]}: there is no such way{closest(str(loop[key]), list(known))}. "

@@ -27,10 +27,14 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
 
 
 def _control(config: dict[str, Any], given: set[str]) -> None:
-    from worldmodel.apps.control import control
-    from worldmodel.apps.realtime.control import control_realtime
+    if config["realtime"]:
+        from worldmodel.apps.realtime.control import control_realtime
 
-    (control_realtime if config["realtime"] else control)(config)
+        control_realtime(config)
+    else:
+        from worldmodel.apps.control import control
+
+        control(config)
 
 
 def _serve(config: dict[str, Any], given: set[str]) -> None:
