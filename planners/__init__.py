@@ -8,7 +8,7 @@ from planners.errors import PlannerError
 from planners.gradient import Gradient, Hybrid
 from planners.mppi import MPPI
 from planners.noise import NOISES, Colored, LowPass, Noise, RateLimited, White, white_noise
-from planners.plan import Plan
+from planners.plan import Plan, check_scored
 from planners.predictive_sampling import PredictiveSampling
 from planners.sampling import SamplingPlanner
 from planners.scorer import Scorer
@@ -50,6 +50,7 @@ __all__ = [
     "Steps",
     "White",
     "ZeroHold",
+    "check_scored",
     "constraints",
     "risk",
     "shooting",

@@ -17,7 +17,7 @@ from planners.errors import PlannerError
 from planners.known import Known
 from planners.plan import Plan
 from planners.sampling import SamplingPlanner
-from planners.scorer import Scorer
+from planners.scorer import Scorer, finite_returns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +99,7 @@ class Gradient(SamplingPlanner):
     ) -> tuple[Float[Tensor, "batch candidate"], Float[Tensor, "batch candidate parameter action"]]:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = candidates.detach().clone().requires_grad_()
-            returns = self.returns_of(score, leaf)
+            returns = finite_returns(score, self.decode(leaf))
             if not returns.requires_grad:
                 raise PlannerError(
                     f"{type(self).__name__} climbs along gradients, and this scorer's returns have none (a "

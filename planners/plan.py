@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,14 +47,15 @@ class Plan:
         """The highest return found, -inf where nothing was scored; that of `elites[:, 0]`."""
         return self.elite_returns[:, 0]
 
-    @cached_property
+    @property
     def all_scored(self) -> bool:
         """True where surely every elite of every row was scored: the common case, which needs no masks.
 
-        False on a GPU, where asking would wait for the device.
+        False on a GPU, where asking would wait for the device, and in what is compiled.
         """
-        worst = self.elite_returns[:, -1]
-        return worst.device.type == "cpu" and worst.amin().item() > -math.inf
+        if self.elite_returns.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        return self.elite_returns[:, -1].amin().item() > -math.inf
 
     @property
     def effective_sample_size(self) -> Float[Tensor, " batch"]:

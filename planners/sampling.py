@@ -15,7 +15,7 @@ from planners.errors import PlannerError
 from planners.known import Known
 from planners.noise import white_noise
 from planners.plan import Plan, check_scored
-from planners.scorer import Scorer
+from planners.scorer import Scorer, finite_returns
 from planners.sequences import Sequences, check_count
 
 
@@ -134,6 +134,17 @@ class SamplingPlanner(Sequences, ABC):
             best_returns=mean.new_zeros((batch_size, 0)),
         )
 
+    def draw_noise(
+        self,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Float[Tensor, "iteration batch candidate parameter action"]:
+        """All the chance of a plan: white noise, drawn as `white_noise` says."""
+        shape = (self._num_draws, batch_size, self.num_candidates, self.num_parameters, self.action_dim)
+        return white_noise(shape, generator, device, dtype)
+
     def warm_start(self, previous: Plan) -> Plan:
         """Return `previous` one step on: shifted by one action, std wide again, nothing scored.
 
@@ -156,14 +167,15 @@ class SamplingPlanner(Sequences, ABC):
         proposals: Float[Tensor, "batch proposal horizon action"] | None = None,
         generator: torch.Generator | None = None,
         deadline: float | None = None,
+        noise: Float[Tensor, "iteration batch candidate parameter action"] | None = None,
     ) -> Plan:
         """Improve `start` and return the best plan found.
 
         `score` must be deterministic during the call. `proposals` are candidates from elsewhere (a policy's);
         one that is not finite never wins. They are scored once, in the first iteration, in place of as many
         draws; with another basis than single steps, as the nearest sequences that it can express. Device and
-        dtype follow `start`. `generator` None means torch's default one.
-
+        dtype follow `start`. `generator` None means torch's default one; `noise`, from `draw_noise`, takes
+        its place, and is used up.
         `deadline` is a time of `time.perf_counter()` in seconds: no iteration starts that would end after it
         if it took as long as the one before. If it has passed already, `start` comes back as a valid plan
         with 0 iterations, without a call of `score`.
@@ -171,12 +183,12 @@ class SamplingPlanner(Sequences, ABC):
         Raises `PlannerError` for shapes that do not fit and, with `if_all_nan="raise"`, if no candidate of
         some row had a finite return in any iteration.
         """
-        began = perf_counter()
+        began = _now()
         known = Known.of(self, start, proposals)
-        # All noise first: how far the generator moves does not depend on the deadline, and nothing random
-        # is left inside the loop.
-        shape = (self._num_draws, len(start.mean), self.num_candidates, *start.mean.shape[1:])
-        noise = self.shape_noise(white_noise(shape, generator, start.mean.device, start.mean.dtype))
+        # All noise first: how far the generator moves does not depend on the deadline.
+        if noise is None:
+            noise = self.draw_noise(len(start.mean), generator, start.mean.device, start.mean.dtype)
+        noise = self.shape_noise(noise)
         # Returns belong to the situation they were scored in; those of another decision must not compete.
         plan = replace(
             start,
@@ -189,14 +201,14 @@ class SamplingPlanner(Sequences, ABC):
         best_returns: list[Tensor] = []
         last_seconds = 0.0
         for _ in range(self.num_iterations):
-            iteration_began = perf_counter()
+            iteration_began = _now()
             if deadline is not None and iteration_began + last_seconds > deadline:
                 break
             plan = next(improvements)
             best_returns.append(plan.best_return)
             if deadline is not None and plan.mean.device.type != "cpu":
                 torch.accelerator.synchronize(plan.mean.device)  # else only the launches are timed
-            last_seconds = perf_counter() - iteration_began
+            last_seconds = _now() - iteration_began
 
         if self.if_all_nan == "raise" and best_returns:
             check_scored(plan, len(best_returns))
@@ -211,7 +223,7 @@ class SamplingPlanner(Sequences, ABC):
             actions=actions,
             best_returns=torch.stack(best_returns, 1) if best_returns else start.best_returns[:, :0],
             num_iterations=len(best_returns),
-            seconds=perf_counter() - began,
+            seconds=_now() - began,
         )
 
     def _improve(
@@ -225,7 +237,7 @@ class SamplingPlanner(Sequences, ABC):
         for iteration in range(self.num_iterations):
             candidates = self._candidates(plan, iteration, noise[iteration], known)
             # A model's weights may want gradients; plans that kept them would hold every former decision.
-            returns = self.returns_of(score, candidates)
+            returns = finite_returns(score, self.decode(candidates))
             returns = returns.detach() if returns.requires_grad else returns
             if iteration == 0:
                 returns = known.disqualify(returns)
@@ -246,23 +258,6 @@ class SamplingPlanner(Sequences, ABC):
         if iteration == 0:
             known.take_places(candidates)
         return candidates.clamp_(self.low, self.high)
-
-    def returns_of(
-        self, score: Scorer, candidates: Float[Tensor, "batch candidate parameter action"]
-    ) -> Float[Tensor, "batch candidate"]:
-        """Finite, or -inf for what must not win. Errors: `PlannerError` for a wrong shape."""
-        returns = score(self.decode(candidates))
-        if not isinstance(returns, Tensor):
-            raise PlannerError(
-                f"score returned a {type(returns).__name__}; it must return a tensor of returns."
-            )
-        if returns.shape != candidates.shape[:2]:
-            raise PlannerError(
-                f"score returned shape {tuple(returns.shape)} for {tuple(candidates.shape[:2])} (batch, "
-                "candidate) action sequences; it must return one number for each."
-            )
-        returns = returns.to(candidates.dtype)  # first: a float64 may become infinite by it
-        return returns.nan_to_num(-math.inf, -math.inf, -math.inf)
 
     def improved(
         self,
@@ -297,3 +292,8 @@ class SamplingPlanner(Sequences, ABC):
             std=torch.where(is_scored[..., None], refined.std, plan.std),
             elite_weights=refined.elite_weights.where(is_scored, 0),
         )
+
+
+def _now() -> float:
+    """Seconds; what is compiled knows no time."""
+    return 0.0 if torch.compiler.is_compiling() else perf_counter()

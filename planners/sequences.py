@@ -49,7 +49,7 @@ class Sequences:
             )
         if self.last_action not in ("zero", "repeat"):
             raise PlannerError(f"last_action is {self.last_action!r}; choose 'zero' or 'repeat'.")
-        _ = self._basis, self._noise  # wrong settings are told now
+        _ = self._basis, self._noise, self._inverse  # wrong settings are told now
 
     @property
     def num_parameters(self) -> int:

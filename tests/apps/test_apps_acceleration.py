@@ -13,8 +13,11 @@ import torch
 import toy_tasks
 from made_linear import linear_batch
 
+from planners import MPPI, PlannerError
+from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.cli import main
-from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.foresight import LearnedForesight, Outlook
+from worldmodel.apps.recorded_planner import RecordedPlanner
 from worldmodel.model import Acceleration, WorldModel, WorldModelSize
 from worldmodel.training import ReturnTrainer, TrainerSettings
 
@@ -23,7 +26,9 @@ SCRIPT = """
 import copy
 import numpy as np, torch
 from made_linear import linear_batch
+from planners import MPPI
 from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.recorded_planner import RecordedPlanner
 from worldmodel.model import Acceleration, WorldModel, WorldModelSize
 from worldmodel.training import ReturnTrainer, TrainerSettings
 
@@ -57,6 +62,17 @@ with torch.no_grad():
     torch.testing.assert_close(fused.propose(noise), candidates)
     scores = fused.score(candidates), plain.score(candidates)
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-3)  # bins reach 22026, rounding with them
+
+planner = MPPI(action_dim=2, horizon=3, num_candidates=16, num_elites=4, num_iterations=2)
+recorded = RecordedPlanner(planner, lambda latent: plain, is_compiled=False)
+# As one function, without a break: this is what a GPU replays.
+recorded._recorded = torch.compile(recorded._planned, backend="eager", fullgraph=True)
+start, chance = planner.initial_plan(2), planner.draw_noise(2)
+with torch.no_grad():
+    expected = planner.plan(plain.score, start, candidates, noise=chance.clone())
+    found = recorded.plan((noise,), start, chance, noise)
+torch.testing.assert_close(found.actions, expected.actions)
+torch.testing.assert_close(found.std, expected.std)
 print("same")
 """
 
@@ -142,3 +158,65 @@ def test_without_a_compiler_compile_is_refused(refused, tmp_path, monkeypatch):
     printed = refused("train", "compile=true", f"run_dir={tmp_path / 'run'}")
     assert "compile=false always works (no compiler found)" in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recorded_decision_is_that_of_its_planner():
+    (trainer,) = trainers(Acceleration())
+    for seed in range(5):
+        trainer.update(linear_batch(trainer.window, seed=seed))
+    foresight = LearnedForesight(trainer.model, discount=0.9)
+    planner = MPPI(action_dim=2, horizon=3, num_candidates=16, num_elites=4, num_iterations=2)
+    recorded = RecordedPlanner(planner, foresight.outlook_from, is_compiled=False)
+    observation = {"state": np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)}
+    outlook, chance = foresight.outlook(observation), torch.Generator().manual_seed(0)
+    proposal_noise = torch.randn(3, 5, 3, 2, generator=chance)
+    start = planner.initial_plan(3)
+    with torch.no_grad():
+        latent = trainer.model.encode({"state": torch.from_numpy(observation["state"])})
+        for proposals_asked in (True, False):
+            mine = proposal_noise if proposals_asked else None
+            noise = planner.draw_noise(3, chance)
+            proposals = outlook.propose(proposal_noise) if proposals_asked else None
+            expected = planner.plan(outlook.score, start, proposals, noise=noise.clone())
+            found = recorded.plan((latent,), start, noise, mine)
+            for name in ("actions", "mean", "std", "elites", "elite_returns", "best_returns"):
+                assert torch.equal(getattr(found, name), getattr(expected, name)), name
+            assert found.num_iterations == expected.num_iterations == 2
+            assert found.num_evaluations == expected.num_evaluations
+            start = planner.warm_start(found)
+
+
+def test_a_recorded_decision_in_which_nothing_was_scored_is_told():
+    planner = MPPI(action_dim=2, horizon=3, num_candidates=8, num_elites=4, num_iterations=2)
+    nothing = RecordedPlanner(
+        planner,
+        lambda states: Outlook(score=lambda candidates: torch.full(candidates.shape[:2], torch.nan)),
+        is_compiled=False,
+    )
+    with pytest.raises(PlannerError, match=r"no candidate of batch rows \[0, 1\]"):
+        nothing.plan((torch.zeros(2, 3),), planner.initial_plan(2), planner.draw_noise(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_decides_as_the_cpu_does():
+    (trainer,) = trainers(Acceleration())
+    observation = {"state": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
+    actions = {}
+    for device, accelerations in {"cpu": [False], "cuda": [False, True]}.items():
+        for is_compiled in accelerations:
+            foresight = LearnedForesight(
+                copy.deepcopy(trainer.model).to(device),
+                discount=0.9,
+                acceleration=Acceleration(is_compiled=is_compiled),
+            )
+            planner = {
+                "name": "mppi",
+                "horizon": 3,
+                "num_candidates": 32,
+                "num_elites": 8,
+                "num_proposals": 4,
+            }
+            agent = build_planning_agent(foresight, planner, seed=0)
+            actions[device, is_compiled] = [agent.act(observation).action for _ in range(3)]
+    for key, found in actions.items():
+        np.testing.assert_allclose(found, actions["cpu", False], atol=1e-3, err_msg=str(key))

@@ -101,9 +101,9 @@ def starts_of(agent) -> list:
     starts = []
     plan = agent._planner.plan
 
-    def recording(score, start, *rest):
+    def recording(score, start, *rest, **named):
         starts.append(start)
-        return plan(score, start, *rest)
+        return plan(score, start, *rest, **named)
 
     object.__setattr__(agent._planner, "plan", recording)
     return starts

@@ -150,7 +150,7 @@ def test_a_failure_leaves_sessions_as_they_were(model, monkeypatch):
     agent, session = sharing(model), Session(goal=goal(0))
     agent.act([session], {"state": states(0)[:1]})
     before = session.plan, session.past
-    monkeypatch.setattr(agent._agent._planner.__class__, "plan", lambda *_: 1 / 0)
+    monkeypatch.setattr(agent._agent._planner.__class__, "plan", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         agent.act([session], {"state": states(0)[:1]})
     assert (session.plan, session.past) == before

@@ -13,6 +13,7 @@ from torch import Tensor
 from planners import Plan, SamplingPlanner
 from worldmodel.apps.foresight import Foresight, Outlook
 from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.apps.recorded_planner import RecordedPlanner
 from worldmodel.model import WorldModel
 
 
@@ -89,6 +90,7 @@ class PlanningAgent:
         self._num_proposals, self._generator = num_proposals, generator
         self.exploration_std = exploration_std
         self.plan: Plan | None = None
+        self._recorded: RecordedPlanner | None = None
         self._is_new: Tensor | None = None
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
@@ -137,22 +139,32 @@ class PlanningAgent:
         """Plan for `size` environments, from where the last plan is `num_steps_on` steps later."""
         planner, device = self._planner, self._foresight.device
         start = self._start(size, device, num_steps_on)
-        proposals = None
+        proposal_noise = None
         if outlook.propose is not None:
             shape = (size, self._num_proposals, planner.horizon, planner.action_dim)
-            proposals = outlook.propose(self._noise(shape, device))
-        self.plan = planner.plan(outlook.score, start, proposals, self._generator, deadline)
+            proposal_noise = self._noise(shape, device)
+        noise = planner.draw_noise(size, self._generator, device)
+        if outlook.look is not None and deadline is None:  # a recording knows no time
+            if self._recorded is None:
+                self._recorded = RecordedPlanner(planner, outlook.look)
+            self.plan = self._recorded.plan(outlook.inputs, start, noise, proposal_noise)
+        else:
+            proposals = None
+            if outlook.propose is not None and proposal_noise is not None:
+                proposals = outlook.propose(proposal_noise)
+            self.plan = planner.plan(outlook.score, start, proposals, deadline=deadline, noise=noise)
         return self.plan
 
     def _start(self, size: int, device: torch.device, num_steps_on: int) -> Plan:
         is_new, self._is_new = self._is_new, None
-        fresh = self._planner.initial_plan(size, device)
         if self.plan is None or len(self.plan.mean) != size:
-            return fresh
+            return self._planner.initial_plan(size, device)
         start = self.plan
         for _ in range(num_steps_on):
             start = self._planner.warm_start(start)
-        return start if is_new is None else start.replace_rows(is_new.to(device), fresh)
+        if is_new is None:
+            return start
+        return start.replace_rows(is_new.to(device), self._planner.initial_plan(size, device))
 
     def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(device)

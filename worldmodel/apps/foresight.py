@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,10 +23,14 @@ class Outlook:
 
     - `score`: its one function.
     - `propose`: action sequences from a policy, given standard normal noise (B, N, H, A); None without one.
+    - `look`, `inputs`: where whole decisions are worth being recorded, how this outlook is made again, and
+      from which tensors.
     """
 
     score: Scorer
-    propose: Callable[[Tensor], Tensor] | None
+    propose: Callable[[Tensor], Tensor] | None = None
+    look: Callable[..., "Outlook"] | None = None
+    inputs: tuple[Tensor, ...] = ()
 
 
 @runtime_checkable
@@ -56,7 +60,13 @@ class ImaginingForesight(ABC):
     Errors: `ConfigError` where it is asked for of a model with one predictor.
     """
 
-    def __init__(self, model: LatentModel, *, disagreement_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: LatentModel,
+        *,
+        disagreement_weight: float = 0.0,
+        acceleration: Acceleration | None = None,
+    ) -> None:
         if disagreement_weight and model.size.num_dynamics == 1:
             raise ConfigError(
                 f"disagreement_weight={disagreement_weight}: this model has one predictor, which agrees with "
@@ -64,6 +74,7 @@ class ImaginingForesight(ABC):
             )
         self.model, self.action_dim = model, model.size.action_dim
         self.memory = Memory(model)
+        self._acceleration = acceleration or Acceleration()
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +97,12 @@ class ImaginingForesight(ABC):
     def outlook_from(self, latent: Tensor) -> Outlook:
         """From latents (B, L), whatever was seen."""
 
+    def _recordable(self, outlook: Outlook, look: Callable[..., Outlook], *inputs: Tensor) -> Outlook:
+        """The outlook, with what it takes to record a decision where that is worth it."""
+        if not self._acceleration.records(self.device):
+            return outlook
+        return replace(outlook, look=look, inputs=inputs)
+
 
 class LearnedForesight(ImaginingForesight):
     """Imagines returns; `discount` is theirs."""
@@ -100,15 +117,17 @@ class LearnedForesight(ImaginingForesight):
         disagreement_weight: float = 0.0,
         acceleration: Acceleration | None = None,
     ) -> None:
-        super().__init__(model, disagreement_weight=disagreement_weight)
+        super().__init__(model, disagreement_weight=disagreement_weight, acceleration=acceleration)
         self.discount = discount
-        acceleration = acceleration or Acceleration()
-        estimate = acceleration.of(estimate_return, self.device)
+        estimate = self._acceleration.fused(estimate_return, self.device)
         self._estimate = partial(estimate, discount=discount, disagreement_weight=disagreement_weight)
-        self._propose = acceleration.of(propose, self.device)
+        self._propose = self._acceleration.fused(propose, self.device)
 
     def outlook_from(self, latent: Tensor) -> Outlook:
         """Returns from these latents, and the policy's proposals."""
+        return self._recordable(self._look(latent), self._look, latent)
+
+    def _look(self, latent: Tensor) -> Outlook:
         return Outlook(
             score=partial(self._estimate, self.model, latent),
             propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),

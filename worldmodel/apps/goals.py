@@ -103,7 +103,7 @@ class GoalForesight(ImaginingForesight):
         disagreement_weight: float = 0.0,
         acceleration: Acceleration | None = None,
     ) -> None:
-        super().__init__(model, disagreement_weight=disagreement_weight)
+        super().__init__(model, disagreement_weight=disagreement_weight, acceleration=acceleration)
         if state_weight != 1.0 and len(model.size.observes) < 2:
             raise ConfigError(
                 f"state_weight={state_weight}: this model observes {model.size.observes[0]} alone, with "
@@ -111,9 +111,8 @@ class GoalForesight(ImaginingForesight):
             )
         self._goals = goals
         self._goal: torch.Tensor | None = None
-        score = (acceleration or Acceleration()).of(goal_distance, self.device)
         self._score = partial(
-            score,
+            self._acceleration.fused(goal_distance, self.device),
             model,
             last_weight=last_weight,
             state_weight=state_weight,
@@ -132,7 +131,10 @@ class GoalForesight(ImaginingForesight):
         if self._goal is None:
             self._goal = self.model.embed(to_tensors(self._goals(), self.device))
         goal = self._goal.expand(len(latent), -1)
-        return Outlook(score=partial(self._score, latent, goal), propose=None)
+        return self._recordable(self._look(latent, goal), self._look, latent, goal)
+
+    def _look(self, latent: torch.Tensor, goal: torch.Tensor) -> Outlook:
+        return Outlook(score=partial(self._score, latent, goal))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The world model: a function of tensors that does not know who asks."""
 
-from worldmodel.model.acceleration import PRECISIONS, Acceleration
+from worldmodel.model.acceleration import PRECISIONS, Acceleration, Recorded
 from worldmodel.model.decoder import ImageDecoder
 from worldmodel.model.goal_policy import GoalPolicy
 from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
@@ -14,6 +14,7 @@ __all__ = [
     "GoalPolicy",
     "ImageDecoder",
     "LatentModel",
+    "Recorded",
     "WorldModel",
     "WorldModelSize",
     "estimate_return",

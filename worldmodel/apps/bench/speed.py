@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from worldmodel.apps.bench.speed_report import figure, page
 from worldmodel.apps.bench.timing import MatrixProducts, Spread, Work, take_turns
 from worldmodel.apps.build import build_acceleration, build_device
 from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.foresight import Outlook
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
+from worldmodel.apps.recorded_planner import RecordedPlanner
 from worldmodel.errors import ConfigError
 from worldmodel.model import PRECISIONS, Acceleration
 
@@ -85,6 +88,7 @@ class Decision:
     states: Tensor
     score: Callable[[Tensor, Tensor], Tensor]
     generator: torch.Generator
+    recorded: RecordedPlanner | None = None
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,11 +97,12 @@ class Decision:
     @torch.no_grad()
     def __call__(self) -> None:
         """Plan once."""
-        self.plan = self.planner.plan(
-            lambda candidates: self.score(self.states, candidates),
-            self.planner.warm_start(self.plan),
-            generator=self.generator,
-        )
+        start = self.planner.warm_start(self.plan)
+        noise = self.planner.draw_noise(len(self.states), self.generator, self.states.device)
+        if self.recorded is not None:
+            self.plan = self.recorded.plan((self.states,), start, noise)
+        else:
+            self.plan = self.planner.plan(partial(self.score, self.states), start, noise=noise)
 
 
 def bench_speed(config: dict[str, Any], given: set[str]) -> Path:
@@ -236,7 +241,11 @@ def _prepare(
     def scored(states: Tensor, candidates: Tensor) -> Tensor:
         return score(states, candidates)
 
-    decision.score = case.acceleration.of(scored, device)
+    decision.score = case.acceleration.fused(scored, device)
+    if case.acceleration.records(device):
+        decision.recorded = RecordedPlanner(
+            planner, lambda states: Outlook(score=partial(decision.score, states))
+        )
     if case.acceleration.is_compiled:
         began = time.perf_counter()
         decision()
