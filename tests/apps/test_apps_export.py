@@ -150,3 +150,17 @@ def test_a_pretrained_models_outputs_lie_in_runs(exported, monkeypatch):
     monkeypatch.setattr(pretrained, "PRETRAINED", exported.parent)
     opened = open_run("pretrained/point", task=toy_tasks.POINT)
     assert opened.directory.as_posix() == "runs/pretrained/point"
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_is_of_the_same_recipe(point_run, tmp_path, refused):
+    other = tmp_path / "other"
+    shutil.copytree(point_run, other)
+    config = json.loads((other / "config.json").read_text())
+    config["seed"] = config["seed"] + 1
+    del config["env"]["hide"], config["precision"]
+    (other / "config.json").write_text(json.dumps(config))
+    arguments = [f"checkpoint={point_run}", f"others=[{other}]", POINT, "episodes=1"]
+    assert main(["export", *arguments, f"output={tmp_path / 'model'}"]) == 0
+    config["training"]["rho"] = 0.9
+    (other / "config.json").write_text(json.dumps(config))
+    assert "they differ in training" in refused("export", *arguments, f"output={tmp_path / 'another'}")

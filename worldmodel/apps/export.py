@@ -113,14 +113,26 @@ def _last_evaluation(directory: Path, config: dict[str, Any]) -> float:
 
 def _check_same_recipe(run: TrainedRun, other: Path, config: dict[str, Any]) -> None:
     free = _LEFT_OUT | {"seed", "compile"}
+    # Runs of an earlier version know nothing of settings that came later: theirs are today's defaults.
+    defaults = to_dict(compose_config("train", []))
     settings, others = (
-        {key: value for key, value in each.items() if key not in free} for each in (run.config, config)
+        {key: value for key, value in _completed(each, defaults).items() if key not in free}
+        for each in (run.config, config)
     )
     differing = sorted(key for key in settings.keys() | others.keys() if settings.get(key) != others.get(key))
     if differing:
         raise RunError(
             f"{other} is not of the same recipe as {run.directory}: they differ in {', '.join(differing)}"
         )
+
+
+def _completed(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`config`, with the defaults of what it does not name."""
+    completed = defaults | config
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(completed[key], dict):
+            completed[key] = _completed(completed[key], default)
+    return completed
 
 
 def _text(card: dict[str, Any], output: Path) -> str:
