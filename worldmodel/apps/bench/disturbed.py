@@ -52,15 +52,15 @@ class Disturbance:
 
 
 DISTURBANCES: Mapping[str, Disturbance] = {
-    "push": Disturbance(neutral=0, axis="pushes, N s per kg of the robot"),
-    "observation_noise": Disturbance(neutral=0, axis="noise, in stds of each observed entry", is_seen=True),
+    "push": Disturbance(neutral=0.0, axis="pushes, N s per kg of the robot"),
+    "observation_noise": Disturbance(neutral=0.0, axis="noise, in stds of each observed entry", is_seen=True),
     "observation_delay": Disturbance(
-        neutral=0, axis="observations late, control periods", is_whole=True, is_seen=True
+        neutral=0.0, axis="observations late, control periods", is_whole=True, is_seen=True
     ),
-    "action_delay": Disturbance(neutral=0, axis="actions late, control periods", is_whole=True),
-    "mass": Disturbance(neutral=1, axis="times the usual mass", is_physics=True),
-    "friction": Disturbance(neutral=1, axis="times the usual friction", is_physics=True),
-    "gravity": Disturbance(neutral=1, axis="times the usual gravity", is_physics=True),
+    "action_delay": Disturbance(neutral=0.0, axis="actions late, control periods", is_whole=True),
+    "mass": Disturbance(neutral=1.0, axis="times the usual mass", is_physics=True),
+    "friction": Disturbance(neutral=1.0, axis="times the usual friction", is_physics=True),
+    "gravity": Disturbance(neutral=1.0, axis="times the usual gravity", is_physics=True),
 }
 ORACLES = ("oracle", "informed_oracle")
 

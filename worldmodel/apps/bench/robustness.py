@@ -108,7 +108,7 @@ def _cost(cell: Cell) -> float:
     """In candidates' steps: simulated ones take ten times as long as imagined ones."""
     config = cell.planner_config
     if config is None:
-        return cell.episodes
+        return float(cell.episodes)
     steps = config["num_candidates"] * config["num_iterations"] * config["horizon"]
     return float(cell.episodes * steps * (10 if cell.agent in ORACLES else 1))
 

@@ -89,7 +89,8 @@ def write_report(
         names.append(name)
         plots.save(_figure(results, config), folder / f"{name}.png")
         lines += [f"## {results.task}", "", f"Checkpoint: `{results.checkpoint}`.", ""]
-        lines += [f"![return under each disturbance]({name}.png)", "", *_table(results, config), ""]
+        lines += [f"![return under each disturbance]({name}.png)", "", *_worst(results, config), ""]
+        lines += [*_table(results, config), ""]
         told += _told(results)
     write_json(folder / "robustness.json", record | {"results": told})
     path = folder / "robustness.md"
@@ -122,6 +123,21 @@ def _explanation(config: dict[str, Any]) -> list[str]:
         "an entry of what is observed varies in the policy's undisturbed episodes.",
         "",
     ]
+
+
+def _worst(results: Results, config: dict[str, Any]) -> list[str]:
+    """The least that any level of a disturbance leaves."""
+    rows = []
+    for agent in config["agents"]:
+        cells = []
+        for name in config["disturbances"]:
+            means = (results.at(agent, name, level) for level in config["levels"][name])
+            shares = [share for mean in means if (share := results.share(agent, mean)) is not None]
+            cells.append(f"{min(shares):.0%}" if shares else "-")
+        whole = results.undisturbed(agent)
+        rows.append([agent.replace("_", " "), "-" if whole is None else whole, *cells])
+    names = [name.replace("_", " ") for name in config["disturbances"]]
+    return markdown_table(["share left at the worst level", "undisturbed", *names], rows)
 
 
 def _levels(name: str, config: dict[str, Any]) -> list[float]:
