@@ -131,7 +131,7 @@ def _worst(results: Results, config: dict[str, Any]) -> list[str]:
     for agent in config["agents"]:
         cells = []
         for name in config["disturbances"]:
-            means = (results.at(agent, name, level) for level in config["levels"][name])
+            means = (results.at(agent, name, float(level)) for level in config["levels"][name])
             shares = [share for mean in means if (share := results.share(agent, mean)) is not None]
             cells.append(f"{min(shares):.0%}" if shares else "-")
         whole = results.undisturbed(agent)

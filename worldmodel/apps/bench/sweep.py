@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from worldmodel.apps import provenance
 from worldmodel.apps.progress import ProgressDisplay
@@ -17,6 +17,7 @@ from worldmodel.errors import RunError
 from worldmodel.files import fsync
 
 
+@runtime_checkable
 class Cell(Protocol):
     """What is measured at once; it is sent to another process."""
 
