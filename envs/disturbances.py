@@ -12,23 +12,21 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from envs.errors import EnvError
-from envs.vector import task_env_of
+from envs.vector import TaskWrapper, task_env_of
 from envs.wrappers import Observation
 
 if TYPE_CHECKING:
     import mujoco
 
-DictEnv: TypeAlias = gymnasium.Env[Observation, Any]
 Step: TypeAlias = tuple[Observation, Any, bool, bool, dict[str, Any]]
 
-_SALT = 0x9D157  # so that disturbances do not repeat what the task itself draws from the same seed
 _CAN_MOVE_M = 1e-6  # of a place for each rad or m of any joint: less is rounding
 
 
@@ -38,18 +36,23 @@ class Disturbance(gymnasium.Wrapper[Observation, Any, Observation, Any]):
     Args:
         env: a `TaskEnv`, or one that is disturbed already.
         seed: of the chance until `reset` gets one.
+
+    Attributes:
+        salt: another one for each kind: none repeats what another, or the task, draws from the same seed.
     """
 
-    def __init__(self, env: DictEnv, *, seed: int = 0) -> None:
+    salt: ClassVar[int]
+
+    def __init__(self, env: TaskWrapper, *, seed: int = 0) -> None:
         super().__init__(env)
-        self._chance = np.random.default_rng([_SALT, seed])
+        self._chance = np.random.default_rng([self.salt, seed])
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; a seed is also that of what disturbs it."""
         if seed is not None:
-            self._chance = np.random.default_rng([_SALT, seed])
+            self._chance = np.random.default_rng([self.salt, seed])
         return super().reset(seed=seed, options=options)
 
 
@@ -70,7 +73,9 @@ class Push(Disturbance):
         EnvError: a wrong number, or a task that cannot be pushed.
     """
 
-    def __init__(self, env: DictEnv, *, speed_m_s: float, interval_s: float = 1.0, seed: int = 0) -> None:
+    salt = 0x9D157
+
+    def __init__(self, env: TaskWrapper, *, speed_m_s: float, interval_s: float = 1.0, seed: int = 0) -> None:
         super().__init__(env, seed=seed)
         if not 0 <= speed_m_s < math.inf:
             raise EnvError(f"a push with speed_m_s={speed_m_s}: must be at least 0")
@@ -140,7 +145,9 @@ class ObservationNoise(Disturbance):
         EnvError: no such key, or a wrong std.
     """
 
-    def __init__(self, env: DictEnv, *, std: Mapping[str, float | np.ndarray], seed: int = 0) -> None:
+    salt = 0x4015E
+
+    def __init__(self, env: TaskWrapper, *, std: Mapping[str, float | np.ndarray], seed: int = 0) -> None:
         super().__init__(env, seed=seed)
         assert isinstance(env.observation_space, spaces.Dict)
         self._boxes: dict[str, spaces.Box] = {}
@@ -188,7 +195,7 @@ class ObservationDelay(gymnasium.Wrapper[Observation, Any, Observation, Any]):
     Rewards and ends come when they come. Errors: `EnvError` for a wrong number.
     """
 
-    def __init__(self, env: DictEnv, *, num_steps: int) -> None:
+    def __init__(self, env: TaskWrapper, *, num_steps: int) -> None:
         super().__init__(env)
         _check_steps(num_steps)
         self._num_steps = num_steps
@@ -215,7 +222,7 @@ class ActionDelay(gymnasium.Wrapper[Observation, Any, Observation, Any]):
     Errors: `EnvError` for a wrong number.
     """
 
-    def __init__(self, env: DictEnv, *, num_steps: int) -> None:
+    def __init__(self, env: TaskWrapper, *, num_steps: int) -> None:
         super().__init__(env)
         _check_steps(num_steps)
         self._num_steps = num_steps
