@@ -116,7 +116,8 @@ def _explanation(config: dict[str, Any]) -> list[str]:
         f"Mean return of {config['episodes']} episodes{oracle} with the 95 % interval in brackets, and the "
         "share of the same agent's undisturbed return. Every agent and level plays the same starts (seed "
         f"{config['seed']}) under the same chance. Nobody is told what disturbs. The oracle reads the "
-        "simulator's state: noise and delay of what is observed do not reach it.",
+        "simulator's state: noise and delay of what is observed do not reach it. A dash: not "
+        "measured.",
         "",
         f"A push acts for one control period on the heaviest body, every {config['push_interval_s']:g} s on "
         "average; 1 N s per kg would give the whole robot 1 m/s. Noise is Gaussian; a std of 1 is how much "
