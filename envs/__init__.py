@@ -13,6 +13,7 @@ from envs.rendering import choose_gl_backend
 choose_gl_backend()
 
 from envs.batch_task import BatchTask, Readings, Sensor  # noqa: E402
+from envs.disturbances import ActionDelay, ObservationDelay, ObservationNoise, Push  # noqa: E402
 from envs.errors import (  # noqa: E402
     EnvError,
     IncompatibleVersionsError,
@@ -31,6 +32,7 @@ from envs.registry import (  # noqa: E402
     batch_task,
     batch_task_names,
     canonical_task,
+    factors_of,
     goal_task_names,
     make,
     make_vec,
@@ -42,13 +44,17 @@ from envs.violations import violations_of  # noqa: E402
 from envs.wrappers import Observation, TaskEnv  # noqa: E402
 
 __all__ = [
+    "ActionDelay",
     "BatchPhysics",
     "BatchTask",
     "EnvError",
     "IncompatibleVersionsError",
     "InvalidActionError",
     "Observation",
+    "ObservationDelay",
+    "ObservationNoise",
     "Oracle",
+    "Push",
     "Readings",
     "RenderingError",
     "Sensor",
@@ -63,6 +69,7 @@ __all__ = [
     "batch_task_names",
     "canonical_task",
     "copy_model",
+    "factors_of",
     "goal_observation",
     "goal_reward",
     "goal_task_names",

@@ -2,7 +2,8 @@
 
     Push.factors = {"mass": mass("block"), "gravity": gravity()}
 
-A factor is a change of the compiled model; 1 (or the default that it names) leaves all as it is.
+A factor is a change of the compiled model; 1 (or the default that it names) leaves all as it is. Tasks of
+dm_control have those that make sense for any model: `PHYSICS`.
 """
 
 from __future__ import annotations
@@ -82,6 +83,16 @@ class Variation:
         drawn = {name: float(rng.uniform(low, high)) for name, (low, high) in sorted(self.ranges.items())}
         return {**self.fixed, **drawn}
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The factors that were asked for."""
+        return (*self.fixed, *self.ranges)
+
+    def undo(self, model: mujoco.MjModel, compiled: mujoco.MjModel) -> None:
+        """Make a model again what it is where nothing is asked for."""
+        if self.asked:
+            self.apply(model, compiled, {name: self.factors[name].default for name in self.asked})
+
     def apply(self, model: mujoco.MjModel, compiled: mujoco.MjModel, values: Mapping[str, float]) -> None:
         """Write the changes into a model, given the model as it was compiled."""
         import mujoco
@@ -101,11 +112,10 @@ def gravity() -> Factor:
 
 
 def mass(*bodies: str) -> Factor:
-    """How heavy bodies are, their shape being as it is."""
+    """How heavy bodies are (without names: all), their shape being as it is."""
 
     def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
-        for name in bodies:
-            index = model.body(name).id
+        for index in [model.body(name).id for name in bodies] or range(1, model.nbody):
             model.body_mass[index] = compiled.body_mass[index] * value
             _follow_inertia(model, compiled, index)
 
@@ -113,12 +123,15 @@ def mass(*bodies: str) -> Factor:
 
 
 def friction(*geoms: str) -> Factor:
-    """How much geoms rub, sliding and turning."""
+    """How much geoms rub (without names: all, and the pairs that have a friction of their own)."""
 
     def apply(model: mujoco.MjModel, compiled: mujoco.MjModel, value: float) -> None:
         for name in geoms:
             index = model.geom(name).id
             model.geom_friction[index] = compiled.geom_friction[index] * value
+        if not geoms:
+            model.geom_friction[:] = compiled.geom_friction * value
+            model.pair_friction[:] = compiled.pair_friction * value
 
     return Factor(meaning="times the usual friction", default=1.0, low=0.05, high=5.0, apply=apply)
 
@@ -186,7 +199,11 @@ def size(*bodies: str) -> Factor:
 def _follow_inertia(model: mujoco.MjModel, compiled: mujoco.MjModel, body: int) -> None:
     """Inertia for the mass and size that a body now has: they may both vary, in any order."""
     geom = compiled.body_geomadr[body]
-    times_size = model.geom_size[geom, 0] / compiled.geom_size[geom, 0] if geom >= 0 else 1.0
+    has_size = geom >= 0 and compiled.geom_size[geom, 0] > 0.0  # a plane has none
+    times_size = model.geom_size[geom, 0] / compiled.geom_size[geom, 0] if has_size else 1.0
     before_kg = compiled.body_mass[body]
     times_mass = model.body_mass[body] / before_kg if before_kg > 0.0 else 1.0
     model.body_inertia[body] = compiled.body_inertia[body] * times_mass * times_size**2
+
+
+PHYSICS: Mapping[str, Factor] = {"mass": mass(), "friction": friction(), "gravity": gravity()}

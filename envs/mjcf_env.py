@@ -75,6 +75,10 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def chance(self, chance: dict[str, Any]) -> None:
         self.np_random.bit_generator.state = chance
 
+    def undo_factors(self, model: mujoco.MjModel) -> None:
+        """Make a copy of the model what it is without factors."""
+        self._variation.undo(model, self._compiled)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 from envs.batch_env import BatchTaskVectorEnv
 from envs.batch_task import BatchTask
 from envs.errors import EnvError, IncompatibleVersionsError, UnknownTaskError, UnsupportedEnvError
+from envs.factors import PHYSICS, Factor
 from envs.gymnasium_tasks import find_spec, load_gymnasium_task
 from envs.live_physics import has_live_physics
 from envs.loaded_task import LoadedTask
@@ -24,7 +25,7 @@ from envs.suite import canonical_name, load_suite_task, suite_tasks
 from envs.task_images import hide_geoms
 from envs.tasks import BATCH_TASKS, OWN_TASKS
 from envs.vector import AsyncTaskVectorEnv, SyncTaskVectorEnv, TaskVectorEnv
-from envs.wrappers import TaskEnv
+from envs.wrappers import Observation, TaskEnv
 
 _MAX_NUM_SUGGESTIONS = 5
 _WAYS = ("auto", "batch", "sync", "async")
@@ -95,8 +96,9 @@ def make(
         image_size: height and width of `pixels`.
         camera: name or number; -1 is a free camera; None is the task's usual view.
         render_size: (width, height) of the images that `render()` returns.
-        factors: what differs from the usual, for our own tasks: {"mass": 2.0, "friction": [0.5, 1.5]} is
-            twice the mass, and friction drawn anew from a range with each episode (see `envs.factors`).
+        factors: what differs from the usual: {"mass": 2.0, "friction": [0.5, 1.5]} is twice the mass, and
+            friction drawn anew from a range with each episode. `envs.factors_of(task)` has those of a task:
+            mass, friction and gravity in dm_control's, more in our own, none in Gymnasium's.
         hide: geoms of the MuJoCo model, by name, that no image shows (`target`, of reacher's poses).
         marks_goal: whether `render()` shows the goal of the episode, in our own tasks.
 
@@ -131,6 +133,7 @@ def make_vec(
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
     how: str = "auto",
     num_threads: int = 1,
+    wrappers: Sequence[Callable[[Any], gymnasium.Env[Observation, Any]]] = (),
     **kwargs: Any,
 ) -> TaskVectorEnv:
     """Make `num_envs` environments of one task, stepped together; returned batches are copies.
@@ -153,6 +156,8 @@ def make_vec(
             `if __name__ == "__main__":`).
             `auto`: `batch` where it can be and there are enough of them, else `sync`.
         num_threads: that simulate, with `batch`; the results do not depend on it.
+        wrappers: what each environment is wrapped in, the first innermost (`envs.disturbances`); there is no
+            `batch` with them.
         **kwargs: as in `make`.
 
     Raises:
@@ -164,7 +169,7 @@ def make_vec(
     if how not in _WAYS:
         raise EnvError(f"how={how!r}: environments are stepped in one of these ways: {', '.join(_WAYS)}")
     env_seeds = tuple(int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs))
-    is_batched = canonical_task(task) in BATCH_TASKS and has_live_physics()
+    is_batched = canonical_task(task) in BATCH_TASKS and has_live_physics() and not wrappers
     if how == "batch" or (how == "auto" and is_batched and num_envs >= _LEAST_WORTH_BATCHING):
         found = batch_task(task)
         if not has_live_physics():
@@ -172,26 +177,55 @@ def make_vec(
                 "how='batch' needs mujoco.batch, which came with MuJoCo 3.17: update mujoco and dm-control, "
                 "or take how='sync'"
             )
+        if wrappers:
+            raise UnsupportedEnvError("how='batch' steps bare tasks: leave out wrappers, or take how='sync'")
         task_env = make(task, seed=env_seeds[0], **kwargs)
         return BatchTaskVectorEnv(
             task_env, found, env_seeds=env_seeds, autoreset_mode=autoreset_mode, num_threads=num_threads
         )
-    makers = [partial(make, task, seed=env_seed, **kwargs) for env_seed in env_seeds]
+    makers = [partial(_wrapped, task, wrappers, seed=env_seed, **kwargs) for env_seed in env_seeds]
     kind = AsyncTaskVectorEnv if how == "async" else SyncTaskVectorEnv
     return kind(makers, env_seeds=env_seeds, autoreset_mode=autoreset_mode)
+
+
+def _wrapped(task: str, wrappers: Sequence[Callable[[Any], Any]], **kwargs: Any) -> Any:
+    env: Any = make(task, **kwargs)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
 
 
 def load_task(task: str, factors: Mapping[str, Any] | None = None) -> LoadedTask:
     """What `make` wraps. Errors: as `make`."""
     spec, name = find_spec(task), canonical_name(task)
-    if spec is None and name in OWN_TASKS:
-        return load_mjcf_task(OWN_TASKS[name], factors)
     if factors:
-        raise EnvError(f"{task} has no factors that may vary; those that have are {', '.join(OWN_TASKS)}")
+        factors_of(task)
     if spec is not None:
         return load_gymnasium_task(spec)
-    if re.search(r"-v\d+$", task) is None and name in suite_tasks():
-        return load_suite_task(name)
+    if name in OWN_TASKS:
+        return load_mjcf_task(OWN_TASKS[name], factors)
+    if _is_suite_task(task):
+        return load_suite_task(name, factors)
+    raise _unknown(task)
+
+
+def factors_of(task: str) -> Mapping[str, Factor]:
+    """What may vary in a task, by name, as `make(factors=...)` takes it.
+
+    Raises:
+        UnknownTaskError: no such task.
+        EnvError: nothing may vary in it.
+    """
+    name = canonical_name(task)
+    if find_spec(task) is not None:
+        raise EnvError(
+            f"{task} has no factors that may vary; those that have are {', '.join(OWN_TASKS)} and the tasks "
+            "of dm_control"
+        )
+    if name in OWN_TASKS:
+        return OWN_TASKS[name].factors
+    if _is_suite_task(task):
+        return PHYSICS
     raise _unknown(task)
 
 
@@ -200,6 +234,10 @@ def check_exists(task: str) -> None:
     name = canonical_name(task)
     if find_spec(task) is None and name not in OWN_TASKS and name not in suite_tasks():
         raise _unknown(task)
+
+
+def _is_suite_task(task: str) -> bool:
+    return re.search(r"-v\d+$", task) is None and canonical_name(task) in suite_tasks()
 
 
 def _unknown(task: str) -> UnknownTaskError:

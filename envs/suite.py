@@ -6,11 +6,12 @@ time). Sources: Tassa et al. 2018, "DeepMind Control Suite", arXiv 1801.00690.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +23,7 @@ from gymnasium.wrappers import RescaleAction
 from envs.angles import find_angles
 from envs.batch_task import BatchTask
 from envs.errors import UnsupportedEnvError
+from envs.factors import PHYSICS, Variation
 from envs.loaded_task import LoadedTask
 from envs.pose_goals import POSES, PoseGoalEnv
 from envs.rendering import find_camera
@@ -67,14 +69,16 @@ def canonical_name(task: str) -> str:
     return name
 
 
-def load_suite_task(name: str) -> LoadedTask:
-    """Load a task by its canonical name.
+def load_suite_task(name: str, factors: Mapping[str, Any] | None = None) -> LoadedTask:
+    """Load a task by its canonical name; `factors` of `envs.factors.PHYSICS` may differ from the usual.
 
     Raises:
+        EnvError: no such factor, or no such number of it.
         IncompatibleVersionsError: dm_control does not run with the installed MuJoCo.
         UnsupportedEnvError: its actions have no bounds.
     """
     domain, task = suite_tasks()[name]
+    variation = Variation.parse(name, PHYSICS, factors or {})
     import mujoco
     from dm_control import suite
     from dm_control.rl import control
@@ -91,7 +95,7 @@ def load_suite_task(name: str) -> LoadedTask:
         raise pair_failure(error) from error
     simulation = Simulation(dm_env.physics.model.ptr, dm_env.physics.data.ptr)
     max_action = _LQR_MAX_FORCE if domain == "lqr" else None
-    env = SuiteEnv(dm_env, name=name, max_action=max_action)
+    env = SuiteEnv(dm_env, name=name, variation=variation, max_action=max_action)
     pose = POSES.get(name)
     goal = None if pose is None else PoseGoalEnv(env, simulation, pose, name=name)
     whole: gymnasium.Env[np.ndarray, np.ndarray] = env if goal is None else goal
@@ -157,14 +161,21 @@ def _deprecations_unsaid() -> Iterator[None]:
 class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """A dm_control environment: observations flattened in their own order, actions in the task's bounds.
 
-    Observations: float32 (O,). Actions: float32 (A,).
+    Observations: float32 (O,). Actions: float32 (A,). What varies is drawn apart from what dm_control draws:
+    whatever the physics, the episodes of a seed begin with the same draws.
 
     Raises:
         UnsupportedEnvError: an action has no bounds and `max_action` gives none.
     """
 
-    def __init__(self, dm_env: Any, *, name: str, max_action: float | None = None) -> None:
+    def __init__(
+        self, dm_env: Any, *, name: str, variation: Variation, max_action: float | None = None
+    ) -> None:
         self.dm_env = dm_env
+        self._variation = variation
+        model = dm_env.physics.model.ptr
+        self._compiled = copy.copy(model) if variation.asked else model
+        self.factors: dict[str, float] = {}
         spec = dm_env.action_spec()
         low = np.broadcast_to(spec.minimum, spec.shape).astype(np.float32)
         high = np.broadcast_to(spec.maximum, spec.shape).astype(np.float32)
@@ -193,16 +204,22 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     @property
     def varies_model(self) -> bool:
         """Whether episodes have models of their own, by more than the `drawn_fields` of its task."""
-        return False
+        return bool(self._variation.ranges)
 
     @property
     def chance(self) -> dict[str, Any]:
         """What the coming episodes are drawn from."""
-        return dict(self.dm_env.task.random.get_state(legacy=False))
+        episodes = dict(self.dm_env.task.random.get_state(legacy=False))
+        return {"episodes": episodes, "factors": dict(self.np_random.bit_generator.state)}
 
     @chance.setter
     def chance(self, chance: dict[str, Any]) -> None:
-        self.dm_env.task.random.set_state(chance)
+        self.dm_env.task.random.set_state(chance["episodes"])
+        self.np_random.bit_generator.state = chance["factors"]
+
+    def undo_factors(self, model: mujoco.MjModel) -> None:
+        """Make a copy of the model what it is without factors."""
+        self._variation.undo(model, self._compiled)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -214,6 +231,9 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self.dm_env.task.random.seed(
                 seed if seed < 2**32 else np.random.SeedSequence(seed).generate_state(4)
             )
+        self.factors = self._variation.draw(self.np_random)
+        if self.factors:
+            self._variation.apply(self.dm_env.physics.model.ptr, self._compiled, self.factors)
         return _flatten(self.dm_env.reset().observation), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -6,16 +6,18 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from envs.errors import SimulationError
+from envs.errors import EnvError, SimulationError
 from envs.simulation import Simulation
 from envs.wrappers import Observation, TaskEnv
+
+TaskWrapper: TypeAlias = gymnasium.Env[Observation, Any]  # a `TaskEnv`, or wrappers around one
 
 
 class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
@@ -75,18 +77,19 @@ class SyncTaskVectorEnv(TaskVectorEnv, SyncVectorEnv):
     """Environments stepped in a loop: the faster way for cheap simulations.
 
     Attributes:
-        task_envs: the environments.
+        task_envs: the environments, without what is wrapped around them.
     """
 
     def __init__(
         self,
-        makers: Sequence[Callable[[], TaskEnv]],
+        makers: Sequence[Callable[[], TaskWrapper]],
         *,
         env_seeds: tuple[int, ...],
         autoreset_mode: AutoresetMode,
     ) -> None:
-        self.task_envs = [make() for make in makers]
-        guarded = [partial(_Guarded, env) for env in self.task_envs]
+        made = [make() for make in makers]
+        self.task_envs = [task_env_of(env) for env in made]
+        guarded = [partial(_Guarded, env) for env in made]
         SyncVectorEnv.__init__(self, guarded, autoreset_mode=autoreset_mode)
         self._describe(self.task_envs[0], env_seeds)
 
@@ -140,7 +143,7 @@ class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):
 
     def __init__(
         self,
-        makers: Sequence[Callable[[], TaskEnv]],
+        makers: Sequence[Callable[[], TaskWrapper]],
         *,
         env_seeds: tuple[int, ...],
         autoreset_mode: AutoresetMode,
@@ -149,7 +152,7 @@ class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):
         context = "spawn" if sys.platform == "win32" else "forkserver"
         AsyncVectorEnv.__init__(self, makers, autoreset_mode=autoreset_mode, context=context)
         first = makers[0]()
-        self._describe(first, env_seeds)
+        self._describe(task_env_of(first), env_seeds)
         first.close()
 
     def physics_states(self) -> np.ndarray:
@@ -159,3 +162,12 @@ class AsyncTaskVectorEnv(TaskVectorEnv, AsyncVectorEnv):
     def factors(self) -> list[dict[str, float]]:
         """The numbers that vary in each running episode, of those that were asked for."""
         return list(self.call("factors"))
+
+
+def task_env_of(env: gymnasium.Env[Any, Any]) -> TaskEnv:
+    """The `TaskEnv` in a wrapper of one. Errors: `EnvError` if there is none."""
+    while not isinstance(env, TaskEnv):
+        if not isinstance(env, gymnasium.Wrapper):
+            raise EnvError(f"{env} holds no TaskEnv: make one with envs.make")
+        env = env.env
+    return env

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -17,7 +17,11 @@ from envs.loaded_task import LoadedTask
 from envs.mjcf_env import MjcfEnv
 from envs.rendering import FAST, VIDEO
 from envs.simulation import Simulation
+from envs.suite import SuiteEnv
 from envs.task_images import TaskImages
+
+if TYPE_CHECKING:
+    import mujoco
 
 Observation: TypeAlias = dict[str, np.ndarray]
 
@@ -112,7 +116,13 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
     def factors(self) -> dict[str, float]:
         """The numbers that vary in the running episode, of those that were asked for."""
         env = self.unwrapped
-        return dict(env.factors) if isinstance(env, MjcfEnv) else {}
+        return dict(env.factors) if isinstance(env, MjcfEnv | SuiteEnv) else {}
+
+    def undo_factors(self, model: mujoco.MjModel) -> None:
+        """Make a copy of this task's model what it is without factors."""
+        env = self.unwrapped
+        if isinstance(env, MjcfEnv | SuiteEnv):
+            env.undo_factors(model)
 
     @property
     def goal(self) -> EpisodeGoal:

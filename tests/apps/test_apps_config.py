@@ -176,7 +176,7 @@ def test_help_keeps_the_comments_of_the_files(capsys):
     assert (
         "camera: null  # of pixels: name or number, -1 being a free one; null: the task's usual view" in lines
     )
-    assert any(line.startswith("factors: {}  # of our own tasks: what differs") for line in lines)
+    assert any(line.startswith("factors: {}  # what differs") for line in lines)
     assert main(["bench", "data", "--help"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     above = lines.index("# What is written, for each kind; hdf5_chunk: steps in one chunk of HDF5.")

@@ -149,9 +149,7 @@ def test_wrong_factors_are_refused_by_name(task):
             envs.make(task, factors={name: wrong})
 
 
-def test_tasks_of_others_have_no_factors_and_most_no_goals():
-    with pytest.raises(envs.EnvError, match=r"cartpole-swingup has no factors .*tworoom"):
-        envs.make("cartpole-swingup", factors={"mass": 2.0})
+def test_most_tasks_of_others_have_no_goals():
     env = envs.make("cartpole-swingup")
     env.reset()
     with pytest.raises(envs.EnvError, match="has no goals"):

@@ -17,4 +17,4 @@ def test_each_block_of_the_guide_runs(block):
 def test_the_guide_shows_how_to_write_a_planner_in_30_lines():
     (written,) = [block for block in BLOCKS if "(SamplingPlanner)" in block]
     assert len(written.splitlines()) <= 30
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6

@@ -141,6 +141,7 @@ class OracleForesight:
     - `learned`: what the last state of a candidate is worth, and proposals; without it, nothing follows.
     - `seeks_goals`: whether nearness to the episodes' goals is what counts, also where the task's reward
       knows nothing of them.
+    - `change_model`: what differs in the simulator that it plays in, as in `envs.Oracle`.
     """
 
     device = torch.device("cpu")  # the simulator's
@@ -152,6 +153,7 @@ class OracleForesight:
         num_threads: int = 1,
         learned: LearnedForesight | None = None,
         seeks_goals: bool = False,
+        change_model: Callable[[Any], None] | None = None,
     ) -> None:
         if not isinstance(env, envs.SyncTaskVectorEnv):
             raise ConfigError(
@@ -165,6 +167,7 @@ class OracleForesight:
             action_repeat=env.action_repeat,
             num_threads=num_threads,
             discount=1.0 if learned is None else learned.discount,
+            change_model=change_model,
         )
 
     def reset(self, is_new: np.ndarray | None = None) -> None:

@@ -73,9 +73,9 @@ def learning_curves(
         last = max((max(curve, default=0) for curve in presets.values()), default=0)
         for index, (method, reference) in enumerate(references.get(task, {}).items()):
             shown = {steps: mean for steps, mean in reference.items() if steps <= max(2 * last, 100_000)}
-            _band(axes, shown, color=REFERENCES[index % len(REFERENCES)], label=f"{method}, published")
+            band(axes, shown, color=REFERENCES[index % len(REFERENCES)], label=f"{method}, published")
         for index, (preset, curve) in enumerate(presets.items()):
-            _band(axes, curve, color=OURS[index % len(OURS)], label=f"worldmodel {preset}")
+            band(axes, curve, color=OURS[index % len(OURS)], label=f"worldmodel {preset}")
         axes.set(title=task, xlabel="env steps (action repeat counted)", ylabel="return", ylim=(0, 1020))
         plain(axes)
     for axes in grid.flat[len(curves) :]:
@@ -147,8 +147,8 @@ def _heat(figure: Figure, axes: Any, rows: np.ndarray, extent: tuple[float, floa
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _band(axes: Any, curve: Mapping[int, Mean], *, color: str, label: str) -> None:
-    """A mean over env steps with its interval."""
+def band(axes: Any, curve: Mapping[Any, Mean], *, color: str, label: str) -> None:
+    """A mean over env steps, or over another number, with its interval."""
     steps, means = list(curve), list(curve.values())
     low, high = [mean.low for mean in means], [mean.high for mean in means]
     axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)

@@ -15,6 +15,7 @@ from worldmodel.apps.bench.linear import NUM_ACTIONS, LinearPlant
 from worldmodel.apps.build import build_env, build_planner, build_planning_agent
 from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.trained import open_run
+from worldmodel.errors import ConfigError
 
 PROBLEMS = ("lqr", "learned", "oracle")
 NEED_GRADIENTS = ("gradient", "hybrid")
@@ -36,10 +37,15 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """From `64x3x15`. Errors: `ValueError`."""
-        candidates, iterations, horizon = (int(number) for number in text.split("x"))
-        if min(candidates, iterations, horizon) < 1:
-            raise ValueError(text)
+        """From `64x3x15`. Errors: `ConfigError`."""
+        try:
+            candidates, iterations, horizon = (int(number) for number in text.split("x"))
+            if min(candidates, iterations, horizon) < 1:
+                raise ValueError(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"the budget {text!r} is not CANDIDATESxITERATIONSxHORIZON, such as 64x3x15"
+            ) from error
         return cls(num_candidates=candidates, num_iterations=iterations, horizon=horizon)
 
     def applied_to(self, config: dict[str, Any], *, proposes: bool) -> dict[str, Any]:

@@ -59,7 +59,22 @@ def _bench_realtime(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_realtime(config, given)}")
 
 
+def _bench_robustness(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.robustness import bench_robustness
+
+    print(f"report in {bench_robustness(config, given)}")
+
+
 BENCH_VERBS = {
+    "bench robustness": Verb(
+        summary="Measure what disturbances cost: pushes, noise, delays, other masses, frictions, gravities.",
+        examples=(
+            "worldmodel bench robustness",
+            "worldmodel bench robustness checkpoints=[runs/my-run] disturbances=[push] levels.push=[1,3]",
+            "worldmodel bench robustness agents=[planner,oracle,informed_oracle] disturbances=[mass]",
+        ),
+        run=_bench_robustness,
+    ),
     "bench realtime": Verb(
         summary="Measure what a clock costs: return and latency at control periods from 100 to 10 ms.",
         examples=(
