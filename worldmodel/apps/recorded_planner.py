@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,21 +47,18 @@ class RecordedPlanner:
         extra = () if proposal_noise is None else (proposal_noise,)
         starts = [getattr(start, name) for name in _STARTS]
         made = self._recorded(noise, *starts, *inputs, *extra)
-        plan = Plan(
-            **dict(zip(_STARTS, made, strict=True)),
-            num_iterations=made[-1].shape[1],
-            num_evaluations=self._num_evaluations,
+        plan = replace(
+            _plan_of(made), num_iterations=made[-1].shape[1], num_evaluations=self._num_evaluations
         )
         if self._raises:
             check_scored(plan, plan.num_iterations)
         return replace(plan, seconds=perf_counter() - began)
 
     def _planned(self, noise: Tensor, *tensors: Tensor) -> list[Tensor]:
-        start = Plan(**dict(zip(_STARTS, tensors, strict=False)))
-        inputs = tensors[len(_STARTS) :]
+        start, inputs = _plan_of(tensors[: len(_STARTS)]), list(tensors[len(_STARTS) :])
         proposals = None
         if self._has_proposals:
-            *inputs, proposal_noise = inputs
+            proposal_noise = inputs.pop()
         outlook = self._look(*inputs)
         if self._has_proposals:
             assert outlook.propose is not None
@@ -68,3 +66,8 @@ class RecordedPlanner:
         plan = self._patient.plan(outlook.score, start, proposals, noise=noise)
         self._num_evaluations = plan.num_evaluations
         return [getattr(plan, name) for name in _STARTS]
+
+
+def _plan_of(tensors: Sequence[Tensor]) -> Plan:
+    named: dict[str, Any] = dict(zip(_STARTS, tensors, strict=True))
+    return Plan(**named)

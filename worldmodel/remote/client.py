@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -142,7 +142,8 @@ class Client:
             close_timeout=_CLOSE_S,
             max_size=_MAX_ANSWER_BYTES,
         )
-        connection = opened.__enter__()  # it warns where it is not entered; `close` is all that its exit does
+        # It warns where it is not entered; `close` is all that its exit does.
+        connection = cast(ClientConnection, opened.__enter__())
         try:
             first = connection.recv(timeout=self._timeout_s)
         except BaseException:
