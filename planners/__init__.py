@@ -8,7 +8,7 @@ from planners.errors import PlannerError
 from planners.gradient import Gradient, Hybrid
 from planners.mppi import MPPI
 from planners.noise import NOISES, Colored, LowPass, Noise, RateLimited, White, white_noise
-from planners.plan import Plan, check_scored
+from planners.plan import PLAN_TENSORS, Plan, check_scored
 from planners.predictive_sampling import PredictiveSampling
 from planners.sampling import SamplingPlanner
 from planners.scorer import Scorer
@@ -32,6 +32,7 @@ __all__ = [
     "MPPI",
     "NOISES",
     "PLANNERS",
+    "PLAN_TENSORS",
     "Basis",
     "Colored",
     "Cubic",

@@ -46,6 +46,11 @@ class DIAL(SamplingPlanner):
         return noise.mul_(std[:, None]).add_(plan.mean[:, None])
 
     @property
+    def is_recordable(self) -> bool:
+        """No: its schedule is the host's."""
+        return False
+
+    @property
     def adapts_std(self) -> bool:
         """No: it follows the schedule."""
         return False

@@ -56,6 +56,11 @@ class Gradient(SamplingPlanner):
         return False
 
     @property
+    def is_recordable(self) -> bool:
+        """No: its optimizer counts steps on the host."""
+        return False
+
+    @property
     def _num_draws(self) -> int:
         return 1
 

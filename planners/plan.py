@@ -58,6 +58,11 @@ class Plan:
         return self.elite_returns[:, -1].amin().item() > -math.inf
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is no account of work done: `Plan(**plan.tensors)` is the same plan."""
+        return {name: getattr(self, name) for name in PLAN_TENSORS}
+
+    @property
     def effective_sample_size(self) -> Float[Tensor, " batch"]:
         """How many elites the mean rests on: 1 / sum(weight^2), from 1 (one decided) to K (all alike).
 
@@ -87,8 +92,8 @@ class Plan:
 
     def rows(self, start: int, stop: int) -> "Plan":
         """Rows `start` to `stop` (excluded) as a batch of their own, sharing this plan's memory."""
-        tensors = {name: getattr(self, name)[start:stop] for name in (*_BATCHED, "best_returns")}
-        return replace(self, **tensors)
+        rows: dict[str, Any] = {name: tensor[start:stop] for name, tensor in self.tensors.items()}
+        return replace(self, **rows)
 
     def replace_rows(self, mask: Bool[Tensor, " batch"], other: "Plan") -> "Plan":
         """Return this plan with the rows where `mask` is True taken from `other`.
@@ -115,6 +120,7 @@ class Plan:
 
 # What has a row for each planning problem, but for the account of the search.
 _BATCHED = ("actions", "mean", "std", "elites", "elite_returns", "elite_weights")
+PLAN_TENSORS = (*_BATCHED, "best_returns")
 
 
 def check_scored(plan: Plan, num_iterations: int) -> None:

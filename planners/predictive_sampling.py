@@ -43,6 +43,11 @@ class PredictiveSampling(SamplingPlanner):
         return noise.mul_(plan.std[:, None]).mul_(sizes).add_(plan.mean[:, None])
 
     @property
+    def is_recordable(self) -> bool:
+        """No: its scales are the host's."""
+        return False
+
+    @property
     def adapts_std(self) -> bool:
         """No: it stays."""
         return False

@@ -56,6 +56,11 @@ class Sequences:
         """P: parameters of each action along the horizon."""
         return self.horizon if self._basis is None else self._basis.shape[1]
 
+    @property
+    def is_recordable(self) -> bool:
+        """Whether a plan is work of its device alone: no matrix of the host's, no optimizer, takes part."""
+        return self._basis is None and self._noise is None
+
     def decode(
         self, parameters: Float[Tensor, "*batch parameter action"]
     ) -> Float[Tensor, "*batch horizon action"]:

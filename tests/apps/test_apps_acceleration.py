@@ -13,11 +13,11 @@ import torch
 import toy_tasks
 from made_linear import linear_batch
 
-from planners import MPPI, PlannerError
+from planners import CEM, ICEM, MPPI, PLANNERS, Cubic, PlannerError, White
 from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.cli import main
-from worldmodel.apps.foresight import LearnedForesight, Outlook
-from worldmodel.apps.recorded_planner import RecordedPlanner
+from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.outlook import Outlook, RecordedPlanner
 from worldmodel.model import Acceleration, WorldModel, WorldModelSize
 from worldmodel.training import ReturnTrainer, TrainerSettings
 
@@ -28,7 +28,7 @@ import numpy as np, torch
 from made_linear import linear_batch
 from planners import MPPI
 from worldmodel.apps.foresight import LearnedForesight
-from worldmodel.apps.recorded_planner import RecordedPlanner
+from worldmodel.apps.outlook import RecordedPlanner
 from worldmodel.model import Acceleration, WorldModel, WorldModelSize
 from worldmodel.training import ReturnTrainer, TrainerSettings
 
@@ -64,9 +64,9 @@ with torch.no_grad():
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-3)  # bins reach 22026, rounding with them
 
 planner = MPPI(action_dim=2, horizon=3, num_candidates=16, num_elites=4, num_iterations=2)
-recorded = RecordedPlanner(planner, lambda latent: plain, is_compiled=False)
+recorded = RecordedPlanner(planner, lambda latent: plain)
 # As one function, without a break: this is what a GPU replays.
-recorded._recorded = torch.compile(recorded._planned, backend="eager", fullgraph=True)
+recorded._recorded = torch.compile(recorded.planned, backend="eager", fullgraph=True)
 start, chance = planner.initial_plan(2), planner.draw_noise(2)
 with torch.no_grad():
     expected = planner.plan(plain.score, start, candidates, noise=chance.clone())
@@ -166,7 +166,7 @@ def test_a_recorded_decision_is_that_of_its_planner():
         trainer.update(linear_batch(trainer.window, seed=seed))
     foresight = LearnedForesight(trainer.model, discount=0.9)
     planner = MPPI(action_dim=2, horizon=3, num_candidates=16, num_elites=4, num_iterations=2)
-    recorded = RecordedPlanner(planner, foresight.outlook_from, is_compiled=False)
+    recorded = RecordedPlanner(planner, foresight.outlook_from)
     observation = {"state": np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)}
     outlook, chance = foresight.outlook(observation), torch.Generator().manual_seed(0)
     proposal_noise = torch.randn(3, 5, 3, 2, generator=chance)
@@ -191,14 +191,14 @@ def test_a_recorded_decision_in_which_nothing_was_scored_is_told():
     nothing = RecordedPlanner(
         planner,
         lambda states: Outlook(score=lambda candidates: torch.full(candidates.shape[:2], torch.nan)),
-        is_compiled=False,
     )
     with pytest.raises(PlannerError, match=r"no candidate of batch rows \[0, 1\]"):
         nothing.plan((torch.zeros(2, 3),), planner.initial_plan(2), planner.draw_noise(2))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_decides_as_the_cpu_does():
+@pytest.mark.parametrize("name", ["mppi", "cem", "icem", "predictive_sampling", "dial"])
+def test_a_gpu_decides_as_the_cpu_does(name):
     (trainer,) = trainers(Acceleration())
     observation = {"state": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
     actions = {}
@@ -220,3 +220,13 @@ def test_a_gpu_decides_as_the_cpu_does():
             actions[device, is_compiled] = [agent.act(observation).action for _ in range(3)]
     for key, found in actions.items():
         np.testing.assert_allclose(found, actions["cpu", False], atol=1e-3, err_msg=str(key))
+
+
+def test_only_what_stays_on_the_device_is_recorded():
+    assert MPPI(action_dim=2, horizon=3).is_recordable
+    assert CEM(action_dim=2, horizon=3).is_recordable
+    assert ICEM(action_dim=2, horizon=3, noise=White()).is_recordable
+    assert not ICEM(action_dim=2, horizon=3).is_recordable  # its noise has a matrix
+    assert not MPPI(action_dim=2, horizon=3, basis=Cubic(num_knots=2)).is_recordable
+    for name in ("gradient", "hybrid", "dial", "predictive_sampling"):
+        assert not PLANNERS[name](action_dim=2, horizon=3).is_recordable

@@ -14,7 +14,8 @@ import envs
 from worldmodel.apps.build import build_env
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
-from worldmodel.apps.foresight import ImaginingForesight, OracleForesight, Outlook
+from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
+from worldmodel.apps.outlook import Outlook
 from worldmodel.apps.realtime.belief import LatentBelief, PhysicsBelief
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from planners import Plan, SamplingPlanner
-from worldmodel.apps.foresight import Foresight, Outlook
+from worldmodel.apps.foresight import Foresight
 from worldmodel.apps.memory import Memory, Observation, to_tensors
-from worldmodel.apps.recorded_planner import RecordedPlanner
+from worldmodel.apps.outlook import Outlook
 from worldmodel.model import WorldModel
 
 
@@ -90,7 +90,6 @@ class PlanningAgent:
         self._num_proposals, self._generator = num_proposals, generator
         self.exploration_std = exploration_std
         self.plan: Plan | None = None
-        self._recorded: RecordedPlanner | None = None
         self._is_new: Tensor | None = None
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
@@ -144,10 +143,11 @@ class PlanningAgent:
             shape = (size, self._num_proposals, planner.horizon, planner.action_dim)
             proposal_noise = self._noise(shape, device)
         noise = planner.draw_noise(size, self._generator, device)
-        if outlook.look is not None and deadline is None:  # a recording knows no time
-            if self._recorded is None:
-                self._recorded = RecordedPlanner(planner, outlook.look)
-            self.plan = self._recorded.plan(outlook.inputs, start, noise, proposal_noise)
+        recorded = None
+        if outlook.recorded is not None and planner.is_recordable and deadline is None:
+            recorded = outlook.recorded(planner)  # which knows no time
+        if recorded is not None:
+            self.plan = recorded.plan(outlook.inputs, start, noise, proposal_noise)
         else:
             proposals = None
             if outlook.propose is not None and proposal_noise is not None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,26 +11,13 @@ import torch
 from torch import Tensor
 
 import envs
-from planners import Scorer
+from planners import SamplingPlanner, Scorer
 from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.apps.outlook import Outlook, RecordedPlanner
 from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, LatentModel, WorldModel, estimate_return, propose
 
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a planner needs of one moment in B environments.
-
-    - `score`: its one function.
-    - `propose`: action sequences from a policy, given standard normal noise (B, N, H, A); None without one.
-    - `look`, `inputs`: where whole decisions are worth being recorded, how this outlook is made again, and
-      from which tensors.
-    """
-
-    score: Scorer
-    propose: Callable[[Tensor], Tensor] | None = None
-    look: Callable[..., "Outlook"] | None = None
-    inputs: tuple[Tensor, ...] = ()
+Scoring = Callable[..., Tensor]
 
 
 @runtime_checkable
@@ -75,6 +62,7 @@ class ImaginingForesight(ABC):
         self.model, self.action_dim = model, model.size.action_dim
         self.memory = Memory(model)
         self._acceleration = acceleration or Acceleration()
+        self._recordings: dict[str, RecordedPlanner] = {}
 
     @property
     def device(self) -> torch.device:
@@ -97,11 +85,19 @@ class ImaginingForesight(ABC):
     def outlook_from(self, latent: Tensor) -> Outlook:
         """From latents (B, L), whatever was seen."""
 
-    def _recordable(self, outlook: Outlook, look: Callable[..., Outlook], *inputs: Tensor) -> Outlook:
-        """The outlook, with what it takes to record a decision where that is worth it."""
+    def _recordable(self, outlook: Outlook, *inputs: Tensor) -> Outlook:
+        """The outlook from `inputs`, with the way to record decisions where that is worth it."""
         if not self._acceleration.records(self.device):
             return outlook
-        return replace(outlook, look=look, inputs=inputs)
+        return replace(outlook, recorded=self._recorded, inputs=inputs)
+
+    def _recorded(self, planner: SamplingPlanner) -> RecordedPlanner:
+        """Its decisions as one launch: one recording for all agents with such a planner."""
+        return self._recordings.setdefault(repr(planner), RecordedPlanner(planner, self._look))
+
+    @abstractmethod
+    def _look(self, *inputs: Tensor) -> Outlook:
+        """The outlook as a function of tensors alone, to be part of a recording."""
 
 
 class LearnedForesight(ImaginingForesight):
@@ -119,18 +115,30 @@ class LearnedForesight(ImaginingForesight):
     ) -> None:
         super().__init__(model, disagreement_weight=disagreement_weight, acceleration=acceleration)
         self.discount = discount
-        estimate = self._acceleration.fused(estimate_return, self.device)
-        self._estimate = partial(estimate, discount=discount, disagreement_weight=disagreement_weight)
-        self._propose = self._acceleration.fused(propose, self.device)
+        accelerate, device = self._acceleration, self.device
+        # Launched by themselves where a deadline may cut a plan short, or as part of a recorded decision.
+        self._alone, self._part = (
+            (
+                partial(
+                    made(estimate_return, device), discount=discount, disagreement_weight=disagreement_weight
+                ),
+                made(propose, device),
+            )
+            for made in (accelerate.of, accelerate.fused)
+        )
 
     def outlook_from(self, latent: Tensor) -> Outlook:
         """Returns from these latents, and the policy's proposals."""
-        return self._recordable(self._look(latent), self._look, latent)
+        return self._recordable(self._outlook(latent, *self._alone), latent)
 
-    def _look(self, latent: Tensor) -> Outlook:
+    def _look(self, *inputs: Tensor) -> Outlook:
+        (latent,) = inputs
+        return self._outlook(latent, *self._part)
+
+    def _outlook(self, latent: Tensor, estimate: Scoring, suggest: Scoring) -> Outlook:
         return Outlook(
-            score=partial(self._estimate, self.model, latent),
-            propose=lambda noise: self._propose(self.model, latent, noise.to(latent)),
+            score=partial(estimate, self.model, latent),
+            propose=lambda noise: suggest(self.model, latent, noise.to(latent)),
         )
 
 

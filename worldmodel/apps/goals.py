@@ -13,8 +13,9 @@ import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import build_env
 from worldmodel.apps.evaluation import EVALUATION_SEED, MAX_NUM_ENVS, Evaluation
-from worldmodel.apps.foresight import ImaginingForesight, Outlook
+from worldmodel.apps.foresight import ImaginingForesight
 from worldmodel.apps.memory import Observation, to_tensors
+from worldmodel.apps.outlook import Outlook
 from worldmodel.apps.statistics import Mean
 from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, LatentModel, goal_distance
@@ -111,12 +112,15 @@ class GoalForesight(ImaginingForesight):
             )
         self._goals = goals
         self._goal: torch.Tensor | None = None
-        self._score = partial(
-            self._acceleration.fused(goal_distance, self.device),
-            model,
-            last_weight=last_weight,
-            state_weight=state_weight,
-            disagreement_weight=disagreement_weight,
+        self._alone, self._part = (
+            partial(
+                accelerated(goal_distance, self.device),
+                model,
+                last_weight=last_weight,
+                state_weight=state_weight,
+                disagreement_weight=disagreement_weight,
+            )
+            for accelerated in (self._acceleration.of, self._acceleration.fused)
         )
 
     def reset(self, is_new: np.ndarray | None = None) -> None:
@@ -131,10 +135,11 @@ class GoalForesight(ImaginingForesight):
         if self._goal is None:
             self._goal = self.model.embed(to_tensors(self._goals(), self.device))
         goal = self._goal.expand(len(latent), -1)
-        return self._recordable(self._look(latent, goal), self._look, latent, goal)
+        outlook = Outlook(score=partial(self._alone, latent, goal))
+        return self._recordable(outlook, latent, goal)
 
-    def _look(self, latent: torch.Tensor, goal: torch.Tensor) -> Outlook:
-        return Outlook(score=partial(self._score, latent, goal))
+    def _look(self, *inputs: torch.Tensor) -> Outlook:
+        return Outlook(score=partial(self._part, *inputs))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,14 @@ def serve(config: dict[str, Any], tell: Callable[[str], None] = tell_on_console)
     reader, metrics = RequestReader.of(run.model), Metrics()
     agent = session_agent(run, config)
     metadata = describe(run, config, reader)
-    _warm_up(agent, reader, config["max_batch"] if run.acceleration.is_compiled else 1)
+    plan_s = config["plan_ms"] / 1e3 or None
+    _warm_up(agent, reader, config["max_batch"] if run.acceleration.is_compiled else 1, plan_s)
     batcher = Batcher(
         agent,
         expected=lambda: server.num_connections,
         max_batch=config["max_batch"],
         window_s=config["batch_window_ms"] / 1e3,
-        plan_s=config["plan_ms"] / 1e3 or None,
+        plan_s=plan_s,
         watch=metrics.decided,
     )
     server = PolicyServer(batcher, reader, limits, metadata=metadata, token=token, metrics=metrics, log=log)
@@ -120,15 +122,19 @@ def _check(config: dict[str, Any]) -> None:
         raise ConfigError(f"port={config['port']}: must be at most 65535")
 
 
-def _warm_up(agent: SessionAgent, reader: RequestReader, largest: int) -> None:
-    """Decide unmeasured for every number of robots: the first calls allocate memory, or compile."""
+def _warm_up(agent: SessionAgent, reader: RequestReader, largest: int, plan_s: float | None) -> None:
+    """Decide unmeasured for every number of robots: the first calls allocate memory, or compile.
+
+    With a deadline if there will be one: what it cuts short is compiled in pieces.
+    """
     dtypes = {"state": np.float32, "pixels": np.uint8}
     nothing = {key: np.zeros(shape, dtypes[key]) for key, shape in reader.shapes.items()}
     size = 1
     while True:
         sessions = [Session(goal=nothing if reader.takes_goal else None) for _ in range(size)]
         for _ in range(_NUM_WARM_UP):
-            agent.act(sessions, {key: np.stack([value] * size) for key, value in nothing.items()})
+            deadline = None if plan_s is None else perf_counter() + plan_s
+            agent.act(sessions, {key: np.stack([value] * size) for key, value in nothing.items()}, deadline)
         if size >= largest:
             break
         size *= 2

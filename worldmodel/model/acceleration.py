@@ -58,15 +58,16 @@ class Acceleration:
 
 
 class Recorded:
-    """A function of tensors that is recorded for each shape of them and replayed as one CUDA graph.
+    """A function of tensors, compiled whole, recorded for each shape of them, replayed as one CUDA graph.
 
     Hundreds of small kernels then start as fast as the GPU runs them, where Python starts each in 5 to 10
-    microseconds. The function must do the same work whatever the numbers, wait for none of them, and draw
-    nothing. What else it reads (weights) may change in place between calls. Elsewhere than on a GPU it is
-    called as it is.
+    microseconds. The function must do the same work whatever the numbers, wait for none of them, draw nothing
+    and use tensors of that GPU alone. What else it reads (weights) may change in place between calls.
+    Elsewhere than on a GPU it is called as it is.
     """
 
     _WARM_UP = 3  # calls that compile, and allocate what stays
+    _MOST_COMPILED = 256  # functions and shapes; torch's own limit of 8 is soon met, and silently gives up
 
     def __init__(self, function: Callable[..., Sequence[Tensor]]) -> None:
         self._function = function
@@ -83,15 +84,17 @@ class Recorded:
 
     def _record(self, inputs: Sequence[Tensor]) -> "_Graph":
         mine = [tensor.clone() for tensor in inputs]
+        torch._dynamo.config.recompile_limit = self._MOST_COMPILED
+        whole = torch.compile(self._function, dynamic=False, fullgraph=True)
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(self._WARM_UP):
-                self._function(*mine)
+                whole(*mine)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            outputs = self._function(*mine)
+            outputs = whole(*mine)
         return _Graph(graph, mine, outputs)
 
 

@@ -29,10 +29,9 @@ from worldmodel.apps.bench.speed_report import figure, page
 from worldmodel.apps.bench.timing import MatrixProducts, Spread, Work, take_turns
 from worldmodel.apps.build import build_acceleration, build_device
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.foresight import Outlook
+from worldmodel.apps.outlook import Outlook, RecordedPlanner
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
-from worldmodel.apps.recorded_planner import RecordedPlanner
 from worldmodel.errors import ConfigError
 from worldmodel.model import PRECISIONS, Acceleration
 
@@ -241,11 +240,10 @@ def _prepare(
     def scored(states: Tensor, candidates: Tensor) -> Tensor:
         return score(states, candidates)
 
-    decision.score = case.acceleration.fused(scored, device)
-    if case.acceleration.records(device):
-        decision.recorded = RecordedPlanner(
-            planner, lambda states: Outlook(score=partial(decision.score, states))
-        )
+    decision.score = case.acceleration.of(scored, device)
+    part = case.acceleration.fused(scored, device)
+    if case.acceleration.records(device) and planner.is_recordable:
+        decision.recorded = RecordedPlanner(planner, lambda states: Outlook(score=partial(part, states)))
     if case.acceleration.is_compiled:
         began = time.perf_counter()
         decision()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import envs
-from worldmodel.apps.foresight import ImaginingForesight, OracleForesight, Outlook
+from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
 from worldmodel.apps.memory import Observation, to_tensors
+from worldmodel.apps.outlook import Outlook
 from worldmodel.apps.realtime.robot import Sighting
 
 Actions = Mapping[int, np.ndarray]  # what was told to be done in each step, in [-1, 1]

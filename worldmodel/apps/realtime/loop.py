@@ -18,6 +18,8 @@ OnMiss = Literal["play_on", "hold", "zero", "stop"]
 Kind = Literal["fresh", "earlier", "blind", "missed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+_FIRST_PLAN_S = 600.0  # compiling included
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
@@ -104,7 +106,10 @@ class RealtimeLoop:
         self._untold: dict[int, np.ndarray] = {}  # actions that the planner has not heard of
         self._seen: list[Sighting] = []
         self._planner.reset(seed)
-        self._planner.ask(Job(start_step=0, sightings=(self._robot.start(),), actions={}))
+        sighting = self._robot.start()
+        # With a deadline like those after it, if a far one: what a deadline may cut is compiled in pieces.
+        deadline_s = time.monotonic() + _FIRST_PLAN_S if self._settings.has_deadline else None
+        self._planner.ask(Job(start_step=0, sightings=(sighting,), actions={}, deadline_s=deadline_s))
         self._plan = self._planner.wait()
         self._next_stall_s = self._settings.stall_every_s
         self._send(0, self._plan.actions[0], "fresh")
