@@ -24,6 +24,7 @@ from envs.errors import (  # noqa: E402
     UnsupportedEnvError,
 )
 from envs.goals import goal_observation, goal_reward, is_solved, set_goal, set_goal_state  # noqa: E402
+from envs.live_factors import LiveFactors  # noqa: E402
 from envs.model_copy import copy_model  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
@@ -50,6 +51,7 @@ __all__ = [
     "EnvError",
     "IncompatibleVersionsError",
     "InvalidActionError",
+    "LiveFactors",
     "Observation",
     "ObservationDelay",
     "ObservationNoise",

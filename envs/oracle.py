@@ -159,6 +159,17 @@ class Oracle:
             )
         return np.concatenate(rewards, axis=1), {"state": np.concatenate(states, axis=1)}
 
+    def positions(self, simulations: Sequence[Simulation], candidates: np.ndarray) -> np.ndarray:
+        """Where each candidate leads: qpos after each agent step, (B, N, H, nq); NaN from a divergence on.
+
+        Arguments and errors as of `returns`.
+        """
+        parts = []
+        for readings in self._play(simulations, candidates):
+            kept = readings.steps(slice(self.action_repeat - 1, None, self.action_repeat))
+            parts.append(np.where(kept.diverged[..., None], np.nan, kept.qpos))
+        return np.concatenate(parts, axis=1)
+
     def controls(self, candidates: np.ndarray) -> np.ndarray:
         """What the motors get in each control step, as from `step`: (B, N, H * action_repeat, nu)."""
         # As TaskEnv and RescaleAction: float32, clipped, then mapped to the motors' range.

@@ -9,17 +9,19 @@ from worldmodel.analysis.comparison import (
 )
 from worldmodel.analysis.latents import latents_of
 from worldmodel.analysis.open_loop import OpenLoop, Row, open_loop
-from worldmodel.analysis.readout import Readout, fit_readout
+from worldmodel.analysis.readout import QuadraticReadout, Readout, fit_quadratic_readout, fit_readout
 from worldmodel.analysis.surprise import level, num_episodes_for, surprise, thresholds
 
 __all__ = [
     "OpenLoop",
     "PictureComparison",
+    "QuadraticReadout",
     "Readout",
     "Row",
     "StateComparison",
     "compare_pictures",
     "compare_states",
+    "fit_quadratic_readout",
     "fit_readout",
     "latents_of",
     "level",

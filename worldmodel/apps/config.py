@@ -20,7 +20,9 @@ CONFIGS = "configs"
 # Options of the group `model` for what acts; the others are sizes of what learns.
 _ACTING_MODELS = ("oracle",)
 # Where a trained run's planner may be changed in part.
-_TRAINED = ("control", "collect", "imagine", "serve", "bench_goals", "bench_robustness", "bench_serve")
+_TRAINED = (
+    "control", "collect", "imagine", "serve", "view", "bench_goals", "bench_robustness", "bench_serve",
+)  # fmt: skip
 _NUMBERED = ("camera",)  # words that may be numbers
 _LISTED = ("goal",)  # words that may be lists
 _KINDS = {

@@ -129,6 +129,10 @@ class GoalForesight(ImaginingForesight):
         if is_new is None or is_new.any():
             self._goal = None
 
+    def goals_moved(self) -> None:
+        """Ask for the goals again at the next decision."""
+        self._goal = None
+
     @torch.no_grad()
     def outlook_from(self, latent: torch.Tensor) -> Outlook:
         """How near the goals come from these latents."""

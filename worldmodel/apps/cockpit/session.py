@@ -1,0 +1,333 @@
+"""A session of the cockpit: one robot, who plans for it, and all that is done to both. It knows no page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import envs
+from planners import Plan
+from worldmodel.analysis.surprise import Signals, level
+from worldmodel.apps.agent import Decision
+from worldmodel.apps.alarm import Monitor
+from worldmodel.apps.build import build_env, build_planner, build_planning_agent
+from worldmodel.apps.cockpit.errors import Errors, ErrorWatch, LearnedErrors, OracleErrors
+from worldmodel.apps.cockpit.futures import Futures, FutureSource, ImaginedFutures, OracleFutures, foresee
+from worldmodel.apps.cockpit.goal import MovableGoal, movable_goal
+from worldmodel.apps.cockpit.hand import Hand
+from worldmodel.apps.cockpit.kinematics import Bodies, Kinematics, find_point
+from worldmodel.apps.cockpit.knobs import named_planner, turned
+from worldmodel.apps.cockpit.ordinary import Tell, learn_ordinary
+from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
+from worldmodel.apps.goals import GoalForesight
+from worldmodel.apps.memory import Memory, Observation, Past
+from worldmodel.apps.subject import Subject
+from worldmodel.errors import ConfigError
+
+FAR_STEPS = 10  # model error is told of 1 step and of so many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One moment of a session, and the decision made there.
+
+    Attributes:
+        step: of the episode, from 0; `time_s` of the robot, None where nobody knows its control period.
+        bodies: where the robot is.
+        reward, episode_return: of the step that led here, and so far.
+        plan: made here; its elites' futures are asked for by `Session.foresee`.
+        decision_s: seconds that it took.
+        signals, level: of surprise about the step that led here; the level is a multiple of its threshold.
+        errors: what was imagined of this moment before, against what is seen.
+        force: what a hand did in the step that led here (3,), in N.
+        is_over: whether the episode ends here; the next step starts another.
+        model_changed: whether the simulator's model was changed by a new episode.
+    """
+
+    step: int
+    time_s: float | None
+    bodies: Bodies
+    reward: float
+    episode_return: float
+    plan: Plan
+    decision_s: float
+    signals: Signals
+    level: float | None
+    errors: Errors
+    force: np.ndarray
+    is_over: bool
+
+
+class Session:
+    """See above. `config` is that of `configs/view.yaml`; `tell` how far the episodes played first are.
+
+    Attributes:
+        moment: the latest.
+        search: the planner.
+        live: gravity, mass and friction.
+        hand: pushes.
+        goal: that can be moved; None where there is none.
+        trail: the point whose paths are shown.
+        returns: of the episodes that have ended.
+
+    Errors: `ConfigError`, `CheckpointError`, `EnvError` or `PlannerError` for a user's mistake.
+    """
+
+    def __init__(self, config: Mapping[str, Any], tell: Tell = lambda done, total: None) -> None:
+        config = dict(config) | {"server": None, "agent": "planner"}
+        positive(config, "num_threads", "steps_shown")
+        not_negative(config, "seed", "disagreement_weight")
+        self.subject = Subject.of(config)
+        self._planner, self._knobs = self.subject.planner_config, dict[str, float]()
+        self.env = _make_env(self.subject)
+        try:
+            self._set_up(config, tell)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, config: Mapping[str, Any], tell: Tell) -> None:
+        subject, only = self.subject, self.env.task_envs[0]
+        simulation = self.simulation = only.simulation
+        self.period_s: float | None = only.control_period_s
+        self._goal = subject.goal(self.env)
+        foresight = subject.foresight(self.env, self._goal)
+        assert foresight is not None
+        self._foresight = foresight
+        self._take_planner(self._planner, self._knobs)
+        self.trail = find_point(simulation, config["trail"])
+        self.kinematics, self.hand = Kinematics(simulation), Hand(simulation)
+        self.live = envs.LiveFactors(simulation)
+        self.ordinary = learn_ordinary(subject.run, subject.task, subject.env_config, simulation, tell)
+        self._source = self._future_source(config["steps_shown"])
+        self._watch, self._monitor = self._error_watch(), None if subject.run is None else Monitor(subject.run.model)
+        self.returns: list[float] = []
+        self._decision: Decision | None = None
+        self.env.reset(seed=list(self.env.env_seeds))
+        self.goal: MovableGoal | None = movable_goal(
+            only,
+            is_sought=self._goal is not None and self._goal.is_judged,
+            sees_all=subject.is_oracle,
+        )
+        self.moment = self.reset(seed=config["seed"])
+
+    @property
+    def planner_config(self) -> dict[str, Any]:
+        """The planner as it plans now."""
+        return turned(self._planner, self._knobs)
+
+    @property
+    def task(self) -> str:
+        """Canonical name of the task."""
+        return str(self.env.task)
+
+    def reset(self, seed: int | None = None) -> Moment:
+        """Start an episode: the next, or that of a seed. Factors stay as they are turned."""
+        seeds = None if seed is None else [seed]
+        self.hand.release()
+        self.hand.let_go()
+        observation, _ = self.live.as_usual_during(lambda: self.env.reset(seed=seeds))
+        if self._goal is not None:
+            self._goal.start()
+        self.agent.reset()
+        self._watch.reset()
+        if self._monitor is not None:
+            self._monitor.reset()
+        self._step, self._return, self._is_over = 0, 0.0, False
+        return self._seen(observation, 0.0, np.zeros(3))
+
+    def step(self) -> Moment:
+        """Do what was decided, and decide again; after an episode's end, start another.
+
+        Errors: `SimulationError` where the simulation diverges: `reset` is due.
+        """
+        if self._is_over:
+            return self.reset()
+        assert self._decision is not None
+        action = self._decision.action
+        self._watch.note(action)
+        if self._monitor is not None:
+            self._monitor.note(action)
+        force = self.hand.hold()
+        try:
+            observation, reward, terminated, truncated, _ = self.env.step(action)
+        except envs.SimulationError:
+            self._is_over = True
+            raise
+        finally:
+            self.hand.let_go()
+        self._step, self._return = self._step + 1, self._return + float(reward[0])
+        self._is_over = bool(terminated[0] or truncated[0])
+        if self._is_over:
+            self.returns.append(self._return)
+        return self._seen(observation, float(reward[0]), force)
+
+    def turn_planner(self, name: str, value: float) -> Moment:
+        """Turn a knob (see `knobs.KNOBS`) and plan again. Errors: `ConfigError`, `PlannerError`."""
+        return self._with_planner(self._planner, self._knobs | {name: value})
+
+    def choose_planner(self, name: str) -> Moment:
+        """Another planner, with the knobs as they were turned. Errors: as `turn_planner`."""
+        is_bare = self.subject.is_oracle and self.subject.run is None
+        return self._with_planner(named_planner(name, is_oracle=is_bare), self._knobs)
+
+    def turn_factor(self, name: str, value: float) -> Moment:
+        """Turn gravity, mass or friction, and plan again. Errors: `EnvError`."""
+        self.live.set(name, value)
+        return self._replan()
+
+    def move_goal(self, numbers: np.ndarray) -> Moment:
+        """Move the goal, and plan again. Errors: `ConfigError`, `EnvError`."""
+        self._require_goal().set_numbers(numbers)
+        return self._goal_moved()
+
+    def drag_goal(self, place: np.ndarray) -> Moment:
+        """Move the goal to a place (3,), and plan again. Errors: as `move_goal`."""
+        self._require_goal().set_place(place)
+        return self._goal_moved()
+
+    def push(self, force: np.ndarray, duration_s: float) -> None:
+        """Push the robot in the steps that follow: see `Hand.push`."""
+        self.hand.push(force, duration_s, self.period_s or duration_s)
+
+    def show_steps(self, num_steps: int) -> None:
+        """Imagine so many steps of a learned model's futures, at least the plan's own."""
+        if isinstance(self._source, ImaginedFutures):
+            self._source.num_steps = num_steps
+
+    def follow(self, name: str | None) -> None:
+        """Show the paths of another point. Errors: `ConfigError` for one that is not there."""
+        self.trail = find_point(self.simulation, name)
+
+    def foresee(self, num_elites: int) -> Futures:
+        """The futures of the plan's best elites, as they are imagined from the latest moment."""
+        plan = self.moment.plan
+        elites, returns = plan.elites[0, :num_elites], plan.elite_returns[0, :num_elites]
+        scored = returns.isfinite()
+        if not scored.any():  # the plan itself, which nobody scored
+            elites, returns, scored = plan.mean, plan.best_return, scored.new_ones(1)
+        actions = self.search.decode(elites[scored]).clamp(-1, 1)
+        return foresee(self._source, self.kinematics, actions, returns[scored])
+
+    def render(self) -> np.ndarray:
+        """A picture for a video: uint8 (H, W, 3). Errors: `RenderingError` where nothing here can draw."""
+        return np.asarray(self.env.render()[0])
+
+    def close(self) -> None:
+        """Free the environment."""
+        self.env.close()
+
+    def _seen(self, observation: Observation, reward: float, force: np.ndarray) -> Moment:
+        self._observation = observation
+        signals = {} if self._monitor is None else dict(self._monitor.see(observation))
+        errors = self._watch.see(observation)
+        memory = self._memory
+        self._before: tuple[Past | None, Plan | None] = (None if memory is None else memory.past, self.agent.plan)
+        if self._step == 0:
+            self._before = None, None
+        decision_s = self._decide()
+        assert self.agent.plan is not None
+        limits = self.ordinary.limits
+        self.moment = Moment(
+            step=self._step,
+            time_s=None if self.period_s is None else self._step * self.period_s,
+            bodies=self.kinematics.now(),
+            reward=reward,
+            episode_return=self._return,
+            plan=self.agent.plan,
+            decision_s=decision_s,
+            signals=signals,
+            level=level(signals, limits) if signals and limits else None,
+            errors=errors,
+            force=force,
+            is_over=self._is_over,
+        )
+        return self.moment
+
+    def _decide(self) -> float:
+        began = time.perf_counter()
+        self._decision = self.agent.act(self._observation)
+        return time.perf_counter() - began
+
+    def _replan(self) -> Moment:
+        """Decide again at the latest moment, as if nothing had been decided there yet."""
+        past, plan = self._before
+        if self._memory is not None:
+            self._memory.reset()
+            if past is not None:
+                self._memory.resume(past, np.zeros(1, np.bool_))
+        self.agent.plan = plan if plan is not None and self._fits(plan) else None
+        decision_s = self._decide()
+        assert self.agent.plan is not None
+        self.moment = replace(self.moment, plan=self.agent.plan, decision_s=decision_s)
+        return self.moment
+
+    def _with_planner(self, planner: dict[str, Any], knobs: dict[str, float]) -> Moment:
+        self._take_planner(planner, knobs)
+        return self._replan()
+
+    def _take_planner(self, config: dict[str, Any], knobs: dict[str, float]) -> None:
+        """An error leaves all as it was."""
+        now = turned(config, knobs)
+        search = build_planner(now, self._foresight.action_dim)
+        self.agent = build_planning_agent(self._foresight, now, seed=self.subject.config["seed"])
+        self.search, self._planner, self._knobs = search, config, knobs
+
+    def _fits(self, plan: Plan) -> bool:
+        planner = self.search
+        return plan.elites.shape[1:] == (planner.num_elites, planner.num_parameters, planner.action_dim)
+
+    def _require_goal(self) -> MovableGoal:
+        if self.goal is None:
+            raise ConfigError(f"{self.task} has no goal that could be moved here")
+        return self.goal
+
+    def _goal_moved(self) -> Moment:
+        if isinstance(self._foresight, GoalForesight):
+            self._foresight.goals_moved()
+        return self._replan()
+
+    @property
+    def _memory(self) -> Memory | None:
+        """What the foresight remembers from one decision to the next."""
+        if isinstance(self._foresight, ImaginingForesight):
+            return self._foresight.memory
+        return None if self.subject.run is None else self.subject.run.foresight.memory
+
+    def _future_source(self, num_steps: int) -> FutureSource:
+        if isinstance(self._foresight, OracleForesight):
+            return OracleFutures(self._foresight, self.simulation)
+        assert isinstance(self._foresight, ImaginingForesight)
+        assert self.ordinary.reader is not None
+        if self.period_s is None:
+            raise ConfigError(f"{self.subject.task} does not say how fast it is controlled")
+        return ImaginedFutures(
+            self._foresight, self.ordinary.reader, self.simulation, period_s=self.period_s, num_steps=num_steps
+        )
+
+    def _error_watch(self) -> ErrorWatch:
+        if isinstance(self._foresight, OracleForesight):
+            return OracleErrors(self._foresight.oracle, self.simulation, self.ordinary)
+        assert self.subject.run is not None
+        assert self.ordinary.reader is not None
+        return LearnedErrors(self.subject.run.model, self.ordinary.reader, self.ordinary, far=FAR_STEPS)
+
+
+def _make_env(subject: Subject) -> envs.SyncTaskVectorEnv:
+    """One environment that shows states too, whatever the model observes."""
+    observe = [key for key in subject.env_config.get("observe", ["state"]) if key != "state"]
+    env = build_env(
+        subject.task,
+        subject.env_config | {"observe": ["state", *observe]},
+        num_envs=1,
+        seed=subject.config["seed"],
+        camera=subject.config["camera"],
+        how="sync",
+    )
+    assert isinstance(env, envs.SyncTaskVectorEnv)
+    return env
