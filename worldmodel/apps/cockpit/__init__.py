@@ -1,0 +1,13 @@
+"""The live cockpit: a robot that plans, its imagined futures, and what a person does to both, on a web page."""
+
+from importlib.util import find_spec
+
+from worldmodel.errors import ConfigError
+
+_PACKAGES = ("viser", "mjviser")
+
+
+def check_installed() -> None:
+    """Errors: `ConfigError` that names the packages that are missing."""
+    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
+        raise ConfigError(f"view needs {' and '.join(missing)}: pip install 'worldmodel[view]'")

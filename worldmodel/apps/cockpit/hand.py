@@ -38,9 +38,14 @@ class Hand:
         return list(self._bodies)
 
     @property
+    def body_index(self) -> int:
+        """Of the body that is pushed, in the model."""
+        return self._bodies[self.body]
+
+    @property
     def place(self) -> np.ndarray:
         """The centre of mass (3,) of the body that is pushed."""
-        return self._simulation.data.xipos[self._bodies[self.body]].copy()
+        return self._simulation.data.xipos[self.body_index].copy()
 
     @property
     def force(self) -> np.ndarray:
@@ -81,7 +86,7 @@ class Hand:
         """Let the force act in the step that follows; returns it (3,)."""
         force = self.force
         self._simulation.data.xfrc_applied[:] = 0.0
-        self._simulation.data.xfrc_applied[self._bodies[self.body], :3] = force
+        self._simulation.data.xfrc_applied[self.body_index, :3] = force
         self._num_steps = max(0, self._num_steps - 1)
         return force
 

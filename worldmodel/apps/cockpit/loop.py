@@ -57,7 +57,7 @@ class Loop:
         is_playing, speed: whether it steps by itself, and how many times the robot's own pace.
         num_elites: whose futures are imagined.
         frame: the latest; None until the first session is open.
-        history: of the session.
+        history: of the session; `num_steps` of all sessions.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Loop:
         self._tell, self._output = tell, output
         self.speed, self.is_playing, self.num_elites = speed, is_playing, num_elites
         self.frame: Frame | None = None
-        self.history = History()
+        self.history, self.num_steps = History(), 0
         self.failure: BaseException | None = None
         self._commands: queue.Queue[Callable[[], object]] = queue.Queue()
         self._session: Session | None = None
@@ -207,6 +207,7 @@ class Loop:
             return
         before = session.moment
         moment = session.step()
+        self.num_steps += 1
         self.history.add(moment, session.period_s)
         if self._recording is not None:
             try:

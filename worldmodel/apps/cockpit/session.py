@@ -33,10 +33,19 @@ FAR_STEPS = 10  # model error is told of 1 step and of so many
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoalMark:
+    """Where a goal is, (3,), if it is a place; the robot's bodies where it is reached, if that is known."""
+
+    place: np.ndarray | None
+    pose: Bodies | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Moment:
     """One moment of a session, and the decision made there.
 
     Attributes:
+        episode: how many came before in this session.
         step: of the episode, from 0; `time_s` of the robot, None where nobody knows its control period.
         bodies: where the robot is.
         reward, episode_return: of the step that led here, and so far.
@@ -45,10 +54,11 @@ class Moment:
         signals, level: of surprise about the step that led here; the level is a multiple of its threshold.
         errors: what was imagined of this moment before, against what is seen.
         force: what a hand did in the step that led here (3,), in N.
+        goal: where the goal is, the same object until it moves; None without one.
         is_over: whether the episode ends here; the next step starts another.
-        model_changed: whether the simulator's model was changed by a new episode.
     """
 
+    episode: int
     step: int
     time_s: float | None
     bodies: Bodies
@@ -60,6 +70,7 @@ class Moment:
     level: float | None
     errors: Errors
     force: np.ndarray
+    goal: GoalMark | None
     is_over: bool
 
 
@@ -108,6 +119,7 @@ class Session:
         self._watch, self._monitor = self._error_watch(), None if subject.run is None else Monitor(subject.run.model)
         self.returns: list[float] = []
         self._decision: Decision | None = None
+        self._episode = -1
         self.env.reset(seed=list(self.env.env_seeds))
         self.goal: MovableGoal | None = movable_goal(
             only,
@@ -139,6 +151,8 @@ class Session:
         if self._monitor is not None:
             self._monitor.reset()
         self._step, self._return, self._is_over = 0, 0.0, False
+        self._episode += 1
+        self._mark = self._goal_mark()
         return self._seen(observation, 0.0, np.zeros(3))
 
     def step(self) -> Moment:
@@ -234,6 +248,7 @@ class Session:
         assert self.agent.plan is not None
         limits = self.ordinary.limits
         self.moment = Moment(
+            episode=self._episode,
             step=self._step,
             time_s=None if self.period_s is None else self._step * self.period_s,
             bodies=self.kinematics.now(),
@@ -245,6 +260,7 @@ class Session:
             level=level(signals, limits) if signals and limits else None,
             errors=errors,
             force=force,
+            goal=self._mark,
             is_over=self._is_over,
         )
         return self.moment
@@ -290,7 +306,19 @@ class Session:
     def _goal_moved(self) -> Moment:
         if isinstance(self._foresight, GoalForesight):
             self._foresight.goals_moved()
+        self._mark = self._goal_mark()
+        self.moment = replace(self.moment, goal=self._mark)
         return self._replan()
+
+    def _goal_mark(self) -> GoalMark | None:
+        goal = self.goal
+        if goal is None:
+            return None
+        qpos = goal.pose()
+        return GoalMark(
+            place=goal.place() if goal.is_place else None,
+            pose=None if qpos is None else self.kinematics.bodies(qpos),
+        )
 
     @property
     def _memory(self) -> Memory | None:

@@ -43,6 +43,12 @@ def _serve(config: dict[str, Any], given: set[str]) -> None:
     serve(config)
 
 
+def _view(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.cockpit.view import view
+
+    view(config)
+
+
 def _oracle_defaults(overrides: Sequence[str]) -> list[str]:
     """The simulator knows no value of what follows a plan: it must look further than a learned model."""
     if "model=oracle" not in overrides:
@@ -143,6 +149,16 @@ ROBOT_VERBS = {
             "worldmodel control server=ws://127.0.0.1:8000 episodes=3",
         ),
         run=_control,
+        implied=_oracle_defaults,
+    ),
+    "view": Verb(
+        summary="A live cockpit in the browser: the robot, its imagined futures, and all that disturbs both.",
+        examples=(
+            "worldmodel view checkpoint=pretrained/cheetah-run",
+            "worldmodel view model=oracle task=cartpole-swingup env.action_repeat=2 num_threads=2",
+            "worldmodel view checkpoint=runs/demo port=9000 speed=0.5",
+        ),
+        run=_view,
         implied=_oracle_defaults,
     ),
     "serve": Verb(
