@@ -41,7 +41,7 @@ class LiveFactors:
         self.values = {name: factor.default for name, factor in self.factors.items()}
         self._applied = dict(self.values)
 
-    def set(self, name: str, value: float) -> None:
+    def set(self, name: str, value: int | float) -> None:
         """Turn one of them. Errors: `EnvError` for one that there is not, or beyond its bounds."""
         if name not in self.factors:
             raise EnvError(f"there is no factor {name!r} to turn; there are {', '.join(self.factors)}")
@@ -73,5 +73,6 @@ class LiveFactors:
         for name, factor in self.factors.items():
             factor.apply(model, self._usual, values[name])
         mujoco.mj_setConst(model, mujoco.MjData(model))  # what follows from masses
+        mujoco.mj_forward(model, self._simulation.data)  # what the next step starts from
         self._applied = dict(values)
 

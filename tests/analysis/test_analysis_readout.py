@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from worldmodel.analysis import fit_readout
+from worldmodel.analysis import fit_quadratic_readout, fit_readout
 
 
 def noise(*shape, seed=0):
@@ -44,3 +44,24 @@ def test_nothing_is_read_from_latents_that_do_not_vary():
     readout = fit_readout(torch.full((50, 4), 0.25), observation)
     assert readout.r2 == pytest.approx(0, abs=1e-6)
     torch.testing.assert_close(readout(torch.full((4,), 0.25)), observation.mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_quadratic_map_is_recovered_where_a_linear_one_is_not():
+    latent = noise(800, 5)
+    observation = torch.stack([latent[:, 0] * latent[:, 1], latent[:, 2].square() - latent[:, 3]], dim=1)
+    quadratic = fit_quadratic_readout(latent[:400], observation[:400], ridge=1e-8)
+    assert quadratic.linear.r2 > 0.999
+    torch.testing.assert_close(quadratic(latent[400:]), observation[400:], rtol=1e-2, atol=1e-2)
+    assert fit_readout(latent, observation).r2 < 0.4
+
+
+def test_few_directions_are_products_of_what_varies_most():
+    latent = noise(600, 4) * torch.tensor([5.0, 3.0, 0.1, 0.1])
+    large, small = (latent[:, 0] * latent[:, 1])[:, None], (latent[:, 2] * latent[:, 3])[:, None]
+    assert fit_quadratic_readout(latent, large, num_directions=2, ridge=1e-6).linear.r2 > 0.99
+    assert fit_quadratic_readout(latent, small, num_directions=2, ridge=1e-6).linear.r2 < 0.2
+
+
+def test_latents_that_do_not_vary_are_no_reason_to_fail():
+    readout = fit_quadratic_readout(torch.ones(50, 3), noise(50, 2))
+    assert readout(torch.ones(2, 3)).isfinite().all()

@@ -224,3 +224,15 @@ def test_wrong_arguments_are_named(wrong):
     (name,) = wrong
     with pytest.raises(envs.EnvError, match=f"{name}="):
         envs.Oracle("cartpole-swingup", **wrong)
+
+
+def test_positions_are_where_the_environment_will_be():
+    env = envs.make("cheetah-run", action_repeat=2, seed=4)
+    env.reset()
+    oracle = envs.Oracle("cheetah-run", action_repeat=2)
+    candidates = np.random.default_rng(0).uniform(-1, 1, (1, 3, 4, 6))
+    told = oracle.positions([env.simulation], candidates)
+    assert told.shape == (1, 3, 4, env.simulation.model.nq)
+    for step in range(4):
+        env.step(candidates[0, 1, step])
+        np.testing.assert_array_equal(told[0, 1, step], env.simulation.data.qpos)

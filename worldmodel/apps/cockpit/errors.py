@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from worldmodel.model import LatentModel
 Errors = dict[int, float]  # by how many steps ahead was imagined; root mean square, in standard deviations
 
 
+@runtime_checkable
 class ErrorWatch(Protocol):
     """Watches one robot; 0 is no error, 1 is as bad as guessing the mean of ordinary episodes."""
 

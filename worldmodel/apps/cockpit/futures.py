@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Futures:
     returns: np.ndarray
 
 
+@runtime_checkable
 class FutureSource(Protocol):
     """Where the elites' futures come from."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _GOAL_BODY = "goal"  # the body that marks the goal of our own tasks
 _SMALLEST_RADIUS_M = 0.01
 
 
+@runtime_checkable
 class MovableGoal(Protocol):
     """What the robot seeks.
 
@@ -62,7 +63,7 @@ class EpisodeGoal:
         # The first numbers are where the body is; others (an angle) are turned by sliders alone.
         at = env.simulation.data.xpos[self._body]
         self._num_axes = 3 if len(goal) >= 3 and np.isclose(goal[2], at[2]) else 2
-        reach = 1.5 * float(np.abs(goal[: self._num_axes]).max()) + 0.2
+        reach = round(1.5 * float(np.abs(goal[: self._num_axes]).max()) + 0.2, 1)
         others = len(goal) - self._num_axes
         self.labels: Sequence[str] = [
             *(f"goal {axis} (m)" for axis in "xyz"[: self._num_axes]),
@@ -143,7 +144,7 @@ class TargetGoal:
         self._geom = model.geom(_TARGET).id
         self.is_place = True
         self.radius_m = max(_SMALLEST_RADIUS_M, float(model.geom_size[self._geom, 0]))
-        reach = 1.2 * float(np.abs(model.geom_pos[self._geom, :2]).max()) + 0.15
+        reach = round(1.2 * float(np.abs(model.geom_pos[self._geom, :2]).max()) + 0.15, 1)
         self.labels: Sequence[str] = ["target x (m)", "target y (m)"]
         self.bounds: Sequence[tuple[float, float]] = [(-reach, reach)] * 2
 

@@ -16,9 +16,9 @@ class Knob:
 
     label: str
     hint: str
-    low: float
-    high: float
-    step: float
+    low: int | float
+    high: int | float
+    step: int | float
 
 
 KNOBS: Mapping[str, Knob] = {
@@ -71,7 +71,7 @@ def named_planner(name: str, *, is_oracle: bool) -> dict[str, Any]:
     return found
 
 
-def turned(planner: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, Any]:
+def turned(planner: Mapping[str, Any], values: Mapping[str, int | float]) -> dict[str, Any]:
     """A planner's configuration with knobs as `values` say, which it may have or not.
 
     Elites and proposals that would be more than the candidates become as many as fit.

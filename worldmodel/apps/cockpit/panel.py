@@ -65,7 +65,7 @@ class Panel:
         if goal is not None and self._loop.frame is not None and self._loop.frame.moment.goal is not self._mark:
             self._mark = self._loop.frame.moment.goal
             for slider, number, (low, high) in zip(self._goal_sliders, goal.numbers(), goal.bounds, strict=True):
-                slider.value = float(np.clip(number, low, high))
+                slider.value = round(float(np.clip(number, low, high)), 3)
 
     def _add_run(self) -> None:
         loop = self._loop
@@ -152,11 +152,11 @@ class Panel:
         self._mark: Any = None
         with self._gui.add_folder("Goal"):
             self._goal_sliders = [
-                self._slider(label, low, high, 0.005, float(np.clip(number, low, high)), hint)
+                self._slider(label, low, high, 0.005, round(float(np.clip(number, low, high)), 3), hint)
                 for label, (low, high), number in zip(goal.labels, goal.bounds, goal.numbers(), strict=True)
             ]
 
-        def moved(value: float) -> None:
+        def moved(value: Any) -> None:
             numbers = np.array([slider.value for slider in self._goal_sliders], np.float64)
             loop.do(lambda session: session.move_goal(numbers))
 
@@ -254,7 +254,15 @@ class Panel:
             loop.record()
 
     def _slider(
-        self, label: str, low: float, high: float, step: float, value: float, hint: str, *, disabled: bool = False
+        self,
+        label: str,
+        low: int | float,
+        high: int | float,
+        step: int | float,
+        value: int | float,
+        hint: str,
+        *,
+        disabled: bool = False,
     ) -> Any:
         return self._gui.add_slider(
             label, min=low, max=high, step=step, initial_value=value, hint=hint, disabled=disabled
@@ -272,6 +280,6 @@ class Panel:
 _FARTHEST = "the farthest"
 
 
-def _round(value: float) -> float:
+def _round(value: int | float) -> float:
     """To two digits."""
     return float(f"{value:.2g}")

@@ -55,7 +55,7 @@ LATENCY = Plot(
     title="Decision latency against the control period (ms)",
     lines=(
         Line(column="decision_ms", label="decision", colour=_BLUE),
-        Line(column="period_ms", label="period", colour=_RED, dash=(6, 4)),
+        Line(column="period_ms", label="period", colour=_RED, dash=(6.0, 4.0)),
     ),
 )
 ERROR = Plot(
@@ -66,14 +66,14 @@ ERROR = Plot(
     ),
 )
 ORACLE_ERROR = Plot(
-    title="Error of the simulator's futures (stds): forces it does not know of",
+    title="Error: imagined against seen (stds)",
     lines=(Line(column="error_1", label="1 step ahead", colour=_BLUE),),
 )
 SURPRISE = Plot(
     title="Surprise (multiples of its threshold)",
     lines=(
         Line(column="surprise", label="surprise", colour=_ORANGE),
-        Line(column="alarm", label="out of the ordinary", colour=_RED, dash=(6, 4)),
+        Line(column="alarm", label="out of the ordinary", colour=_RED, dash=(6.0, 4.0)),
     ),
 )
 
@@ -82,9 +82,8 @@ class Plots:
     """The plots of one session, in the GUI container that is open when it is made."""
 
     def __init__(self, server: viser.ViserServer, *, is_learned: bool, is_surprised: bool) -> None:
-        chosen = [RETURN, ELITES, STD, LATENCY, ERROR if is_learned else ORACLE_ERROR]
-        if is_surprised:
-            chosen.append(SURPRISE)
+        surprise = [SURPRISE] if is_surprised else []
+        chosen = [RETURN, ELITES, ERROR if is_learned else ORACLE_ERROR, *surprise, LATENCY, STD]
         self._plots = [(plot, self._add(server, plot)) for plot in chosen]
 
     def show(self, history: History) -> None:
@@ -97,7 +96,7 @@ class Plots:
 
     def _add(self, server: viser.ViserServer, plot: Plot) -> Any:
         empty = np.array([0.0, 1.0])
-        axis = {"stroke": "#6b7480", "grid": {"stroke": "#e6e9ed", "width": 1}, "font": "11px system-ui"}
+        axis = {"stroke": "#6b7480", "grid": {"stroke": "#e6e9ed", "width": 1}, "font": "11px system-ui", "ticks": {"size": 4}}
         bands: Any = ({"series": (1, 2), "fill": "rgba(232,100,27,0.15)"},) if plot.has_band else None
         return server.gui.add_uplot(
             (empty, *(np.zeros(2) for _ in plot.lines)),
@@ -111,8 +110,9 @@ class Plots:
             title=plot.title,
             bands=bands,
             scales={"x": {"time": False}},
-            axes=({**axis, "size": 22}, {**axis, "size": 48}),
+            axes=({**axis, "size": 30}, {**axis, "size": 52}),
             legend={"show": len(plot.lines) > 1, "live": False},
             cursor={"show": False},
+            padding=(6, 14, 0, 0),
             height=_HEIGHT_PX,
         )

@@ -97,7 +97,8 @@ class PoseFeatures:
 
         model, kinds = self._model, mujoco.mjtJoint
         for joint in range(model.njnt):
-            at, dof, kind = model.jnt_qposadr[joint], model.jnt_dofadr[joint], model.jnt_type[joint]
+            at, dof = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+            kind = model.jnt_type[joint]
             if kind == kinds.mjJNT_FREE.value:
                 for axis in range(3):
                     self._add("value", at + axis, dof + axis)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import viser
 
 OVERLAY = "/overlay"
-_GRAB_COLOUR, _GOAL_COLOUR, _FORCE_COLOUR = (255, 120, 40), (40, 180, 90), (230, 60, 40)
+_GRAB_COLOUR, _GOAL_COLOUR, _FORCE_COLOUR = (230, 80, 0), (0, 150, 60), (220, 20, 20)
 _DRAWN_BY_EPISODES = ("geom_pos", "geom_quat", "geom_size", "geom_rgba", "site_pos", "site_size", "body_pos")
 _GOAL_OPACITY = 0.35
 _ARROW_LENGTH, _MAX_WEIGHTS = 0.35, 3.0  # robot sizes for each of its weights, of which so many are shown
@@ -76,10 +76,7 @@ class RobotScene:
         """The robot between two moments, what is imagined, forces and the goal."""
         share, moment = frame.share(now_s), frame.moment
         bodies = _between(frame.before.bodies, moment.bodies, share)
-        if self._travelling is not None and self.follows:
-            self._offset = np.array([*-bodies.positions[self._travelling, :2], 0.0])
-        else:
-            self._offset = np.zeros(3)
+        self._offset = -self._origin(bodies) if self.follows else np.zeros(3)
         with self._server.atomic():
             self._robot.update_from_arrays(
                 (bodies.positions + self._offset)[None], _matrices(bodies.quaternions)[None], env_idx=0
@@ -87,9 +84,15 @@ class RobotScene:
             # mjviser puts what never moves where it is without following; only the last word is sent.
             self._robot.fixed_bodies_frame.position = self._offset
             self._overlay.position = self._offset
-            self.futures.show(frame.futures, frame.session.trail)
+            self.futures.show(frame.futures, frame.session.trail, self._origin(moment.bodies))
             self._show_hand(bodies, moment.force)
             self._show_goal(moment.goal)
+
+    def _origin(self, bodies: Bodies) -> np.ndarray:
+        """Where a robot that travels is, on the floor (3,); of others the origin itself."""
+        if self._travelling is None:
+            return np.zeros(3)
+        return np.array([*bodies.positions[self._travelling, :2], 0.0])
 
     def look_again(self) -> None:
         """Draw again what a new episode has changed in the model."""
@@ -120,9 +123,9 @@ class RobotScene:
         """A handle at the body that is pushed, which the mouse drags."""
         handle = self._server.scene.add_icosphere(
             f"{OVERLAY}/grab",
-            radius=0.06 * self.viewpoint.radius_m,
+            radius=0.1 * self.viewpoint.radius_m,
             color=_GRAB_COLOUR,
-            opacity=0.55,
+            opacity=0.8,
             subdivisions=2,
             cast_shadow=False,
             receive_shadow=False,

@@ -94,7 +94,7 @@ class Session:
         positive(config, "num_threads", "steps_shown")
         not_negative(config, "seed", "disagreement_weight")
         self.subject = Subject.of(config)
-        self._planner, self._knobs = self.subject.planner_config, dict[str, float]()
+        self._planner, self._knobs = self.subject.planner_config, dict[str, int | float]()
         self.env = _make_env(self.subject)
         try:
             self._set_up(config, tell)
@@ -181,7 +181,7 @@ class Session:
             self.returns.append(self._return)
         return self._seen(observation, float(reward[0]), force)
 
-    def turn_planner(self, name: str, value: float) -> Moment:
+    def turn_planner(self, name: str, value: int | float) -> Moment:
         """Turn a knob (see `knobs.KNOBS`) and plan again. Errors: `ConfigError`, `PlannerError`."""
         return self._with_planner(self._planner, self._knobs | {name: value})
 
@@ -190,7 +190,7 @@ class Session:
         is_bare = self.subject.is_oracle and self.subject.run is None
         return self._with_planner(named_planner(name, is_oracle=is_bare), self._knobs)
 
-    def turn_factor(self, name: str, value: float) -> Moment:
+    def turn_factor(self, name: str, value: int | float) -> Moment:
         """Turn gravity, mass or friction, and plan again. Errors: `EnvError`."""
         self.live.set(name, value)
         return self._replan()
@@ -283,11 +283,11 @@ class Session:
         self.moment = replace(self.moment, plan=self.agent.plan, decision_s=decision_s)
         return self.moment
 
-    def _with_planner(self, planner: dict[str, Any], knobs: dict[str, float]) -> Moment:
+    def _with_planner(self, planner: dict[str, Any], knobs: dict[str, int | float]) -> Moment:
         self._take_planner(planner, knobs)
         return self._replan()
 
-    def _take_planner(self, config: dict[str, Any], knobs: dict[str, float]) -> None:
+    def _take_planner(self, config: dict[str, Any], knobs: dict[str, int | float]) -> None:
         """An error leaves all as it was."""
         now = turned(config, knobs)
         search = build_planner(now, self._foresight.action_dim)

@@ -31,14 +31,20 @@ class Viewpoint:
     def of(cls, simulation: envs.Simulation) -> Viewpoint:
         """For a simulation as it is now."""
         model, data = simulation.model, simulation.data
-        moving = np.isin(model.geom_bodyid, moving_bodies(model)) & (model.geom_rgba[:, 3] > 0)
-        places, sizes = data.geom_xpos[moving], model.geom_rbound[moving]
-        low, high = (places - sizes[:, None]).min(axis=0), (places + sizes[:, None]).max(axis=0)
-        low, high = _with_reach(model, low, high)
-        centre = (low + high) / 2
-        radius = float(max(0.05, np.linalg.norm(high - low) / 2))
+        bodies = moving_bodies(model)
+        moving = np.isin(model.geom_bodyid, bodies) & (model.geom_rgba[:, 3] > 0)
+        places, sizes = data.geom_xpos[moving], model.geom_rbound[moving, None]
+        low, high = (places - sizes).min(axis=0), (places + sizes).max(axis=0)
+        travels = travelling_body(model) is not None
+        if not travels:  # it may turn anywhere around its root, and slide to where its rails end
+            root = data.xpos[bodies[0]]
+            reach = float((np.linalg.norm(places - root, axis=1) + sizes[:, 0]).max())
+            low, high = _with_rails(model, root - reach, root + reach)
+        centre, radius = (low + high) / 2, float(max(0.05, (high - low)[[0, 2]].max() / 2))
         towards = np.array([0.0, -0.55, 0.85]) if _is_flat(model) else np.array([0.25, -1.0, 0.3])
-        distance = 1.2 * radius / np.sin(FOV_RAD / 2)
+        distance = 1.3 * radius / np.tan(FOV_RAD / 2)
+        if travels:  # what is imagined lies ahead
+            distance, centre = 1.7 * distance, centre + np.array([1.1 * radius, 0.0, 0.0])
         return cls(
             position=centre + towards / np.linalg.norm(towards) * distance, look_at=centre, radius_m=min(radius, 2.0)
         )
@@ -56,8 +62,8 @@ def travelling_body(model: mujoco.MjModel) -> int | None:
     return None
 
 
-def _with_reach(model: mujoco.MjModel, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """With how far limited slides go."""
+def _with_rails(model: mujoco.MjModel, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """With how far limited slides go, from where their bodies are."""
     import mujoco
 
     for joint in range(model.njnt):
