@@ -1,4 +1,4 @@
-"""Sessions of the cockpit, without a page: what is done to a robot and its planner, and what is seen of it."""
+"""Sessions of the cockpit, without a page: what is done to a robot and its planner, and what is seen."""
 
 import time
 
@@ -8,11 +8,12 @@ import torch
 
 import envs
 from worldmodel.apps.cockpit.choices import ORACLE, chosen, model_of, models
+from worldmodel.apps.cockpit.errors import FAR_STEPS
 from worldmodel.apps.cockpit.history import COLUMNS, History
 from worldmodel.apps.cockpit.kinematics import Kinematics, find_point
 from worldmodel.apps.cockpit.loop import Loop
 from worldmodel.apps.cockpit.pose import PoseFeatures
-from worldmodel.apps.cockpit.session import FAR_STEPS, Session
+from worldmodel.apps.cockpit.session import Session
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.verbs import VERBS
 from worldmodel.errors import CheckpointError, ConfigError
@@ -27,7 +28,7 @@ def view_config(*words):
 
 @pytest.fixture(scope="module")
 def opened():
-    """A learned model's session and a simulator's, which every test finds at the start of an episode, as usual."""
+    """A learned model's session and a simulator's, which tests find at the start of an episode, as usual."""
     sessions = {
         "learned": Session(view_config("checkpoint=pretrained/cartpole-swingup")),
         "oracle": Session(view_config(*ORACLE_REACHER)),
@@ -119,7 +120,9 @@ def test_gravity_that_no_model_has_seen_surprises_it(learned):
     assert mean_of(heavy, lambda moment: moment.signals["surprise"]) > 3 * mean_of(
         usual, lambda moment: moment.signals["surprise"]
     )
-    assert mean_of(heavy, lambda moment: moment.errors[1]) > 1.5 * mean_of(usual, lambda moment: moment.errors[1])
+    assert mean_of(heavy, lambda moment: moment.errors[1]) > 1.5 * mean_of(
+        usual, lambda moment: moment.errors[1]
+    )
     assert max(moment.level for moment in heavy) > max(moment.level for moment in usual)
 
 
@@ -143,7 +146,7 @@ def test_a_knob_changes_the_plan_at_once_and_moves_nothing(opened, who):
     before = session.moment
     after = session.turn_planner("num_candidates", 64 if who == "oracle" else 200)
     assert after.plan.num_evaluations > before.plan.num_evaluations
-    assert not torch.equal(after.plan.mean, before.plan.mean)
+    assert not torch.equal(after.plan.elites, before.plan.elites)
     np.testing.assert_array_equal(after.bodies.positions, before.bodies.positions)
     assert session.turn_planner("horizon", 5).plan.actions.shape[1] == 5
     assert session.turn_planner("num_iterations", 1).plan.num_iterations == 1
@@ -213,7 +216,9 @@ def test_futures_begin_where_the_robot_is(opened, who):
     num_steps = 8 if who == "oracle" else session.subject.config["steps_shown"]
     assert paths.shape == (3, num_steps + 1, 3)
     assert futures.num_planned == session.planner_config["horizon"]
-    np.testing.assert_allclose(paths[:, 0], np.tile(session.moment.bodies.place(session.trail), (3, 1)), atol=1e-9)
+    np.testing.assert_allclose(
+        paths[:, 0], np.tile(session.moment.bodies.place(session.trail), (3, 1)), atol=1e-9
+    )
     assert list(futures.returns) == sorted(futures.returns, reverse=True)
 
 
@@ -251,7 +256,9 @@ def test_the_target_of_a_task_is_moved_and_the_plan_follows(oracle):
     plan = oracle.moment.plan
     moment = oracle.drag_goal(np.array([-place[0], -place[1], 0.3]))
     np.testing.assert_allclose(moment.goal.place[:2], -place[:2])
-    assert not torch.equal(moment.plan.elite_returns, plan.elite_returns) or not torch.equal(moment.plan.mean, plan.mean)
+    assert not torch.equal(moment.plan.elite_returns, plan.elite_returns) or not torch.equal(
+        moment.plan.mean, plan.mean
+    )
     np.testing.assert_allclose(oracle.goal.numbers(), -place[:2])
     assert oracle.moment.goal.pose is None
     oracle.reset(seed=7)
@@ -323,7 +330,8 @@ def test_where_a_position_is_not_known_its_velocity_is_summed():
     seen = features(qpos, qvel)
     seen[:, features.parts[0].features] = 1e3  # whatever is read there
     found = features.positions(seen, known, qpos[0], qvel[0], env.control_period_s)
-    np.testing.assert_allclose(found[:, 0], qpos[:, 0], atol=2e-3)
+    assert np.ptp(qpos[:, 0]) > 0.05
+    np.testing.assert_allclose(found[:, 0], qpos[:, 0], atol=6e-3)
     np.testing.assert_allclose(found[:, 1:], qpos[:, 1:], atol=1e-6)
     r2[features.dim] = 0.0  # nor how fast it is
     assert features.known(r2)[0] == "nothing"
@@ -339,9 +347,7 @@ def test_bodies_are_where_mujoco_has_them_and_nowhere_for_what_diverged():
     np.testing.assert_allclose(bodies.positions[0], now.xpos, atol=1e-12)
     assert np.isnan(bodies.positions[1]).all()
     tip = find_point(env.simulation, None)
-    np.testing.assert_allclose(
-        bodies[0].place(tip)[:2], now.geom("finger").xpos[:2], atol=0.02
-    )
+    np.testing.assert_allclose(bodies[0].place(tip)[:2], now.geom("finger").xpos[:2], atol=0.02)
 
 
 def test_the_history_keeps_a_row_for_each_moment(learned):
@@ -369,7 +375,11 @@ def test_another_model_is_chosen_with_the_page_as_it_is():
     config = view_config(*ORACLE_REACHER, "port=9", "seed=5", "trail=finger")
     other = chosen(config, "pretrained/cheetah-run", "ignored")
     assert (model_of(config), model_of(other)) == (ORACLE, "pretrained/cheetah-run")
-    assert (other["checkpoint"], other["task"], other.get("planner")) == ("pretrained/cheetah-run", None, None)
+    assert (other["checkpoint"], other["task"], other.get("planner")) == (
+        "pretrained/cheetah-run",
+        None,
+        None,
+    )
     assert (other["port"], other["seed"], other["trail"]) == (9, 5, None)
     back = chosen(other, ORACLE, "cheetah-run")
     assert (back["task"], back["planner"]["name"], back["planner"]["horizon"]) == ("cheetah-run", "icem", 30)

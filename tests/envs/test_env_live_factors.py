@@ -16,7 +16,9 @@ def env():
 
 def drive(env, num_steps=60):
     rng = np.random.default_rng(0)
-    return np.array([env.step(rng.uniform(-1, 1, env.action_space.shape))[0]["state"] for _ in range(num_steps)])
+    return np.array(
+        [env.step(rng.uniform(-1, 1, env.action_space.shape))[0]["state"] for _ in range(num_steps)]
+    )
 
 
 def test_whoever_turns_nothing_has_the_model_that_was_compiled(env):
@@ -71,13 +73,17 @@ def test_what_an_episode_draws_is_what_is_changed():
     live.as_usual_during(lambda: env.reset(seed=1))
     plain = envs.make("push", factors={"mass": [0.5, 2.0]})
     plain.reset(seed=1)
-    moving = [body for body in range(1, plain.simulation.model.nbody) if plain.simulation.model.body_weldid[body]]
+    moving = [
+        body for body in range(1, plain.simulation.model.nbody) if plain.simulation.model.body_weldid[body]
+    ]
     np.testing.assert_allclose(
         env.simulation.model.body_mass[moving], 2.0 * plain.simulation.model.body_mass[moving]
     )
 
 
-@pytest.mark.parametrize(("name", "value", "told"), [("gravity", 9.0, "from 0 to 3"), ("colour", 1.0, "gravity, mass")])
+@pytest.mark.parametrize(
+    ("name", "value", "told"), [("gravity", 9.0, "from 0 to 3"), ("colour", 1.0, "gravity, mass")]
+)
 def test_what_cannot_be_turned_is_told_and_changes_nothing(env, name, value, told):
     live = envs.LiveFactors(env.simulation)
     with pytest.raises(envs.EnvError, match=told):

@@ -72,7 +72,7 @@ def fit_quadratic_readout(
     num_directions: int = 32,
     ridge: float = 1e-3,
 ) -> QuadraticReadout:
-    """Ridge regression on the latents and on products of their first principal components, at most so many."""
+    """Ridge regression on the latents and on products of so many of their first principal components."""
     mean = latent.mean(0)
     _, spreads, directions = torch.linalg.svd(latent - mean, full_matrices=False)
     kept = spreads > 1e-3 * spreads[:1].clamp(min=1e-12)

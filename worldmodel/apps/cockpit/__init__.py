@@ -1,4 +1,4 @@
-"""The live cockpit: a robot that plans, its imagined futures, and what a person does to both, on a web page."""
+"""The live cockpit: a robot that plans, its imagined futures, and a person who disturbs both."""
 
 from importlib.util import find_spec
 

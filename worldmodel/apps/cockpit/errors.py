@@ -11,9 +11,11 @@ from torch import Tensor
 
 import envs
 from worldmodel.apps.cockpit.ordinary import LatentReader, Ordinary
+from worldmodel.apps.foresight import Foresight, ImaginingForesight, OracleForesight
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.model import LatentModel
 
+FAR_STEPS = 10  # model error is told of 1 step and of so many
 Errors = dict[int, float]  # by how many steps ahead was imagined; root mean square, in standard deviations
 
 
@@ -32,13 +34,13 @@ class ErrorWatch(Protocol):
 
 
 class LearnedErrors:
-    """Of a learned model: states read out of latents that were imagined 1 and `far` steps ago."""
+    """Of a learned model: states read out of latents that were imagined 1 and `FAR_STEPS` steps ago."""
 
-    def __init__(self, model: LatentModel, reader: LatentReader, ordinary: Ordinary, *, far: int) -> None:
-        self._model, self._reader, self._ordinary, self._far = model, reader, ordinary, far
+    def __init__(self, model: LatentModel, reader: LatentReader, ordinary: Ordinary) -> None:
+        self._model, self._reader, self._ordinary = model, reader, ordinary
         self._memory = Memory(model)
-        self._latents: deque[Tensor] = deque(maxlen=far)
-        self._actions: deque[Tensor] = deque(maxlen=far)
+        self._latents: deque[Tensor] = deque(maxlen=FAR_STEPS)
+        self._actions: deque[Tensor] = deque(maxlen=FAR_STEPS)
 
     def reset(self) -> None:
         """A new episode."""
@@ -51,7 +53,7 @@ class LearnedErrors:
         """See `ErrorWatch`."""
         seen = self._ordinary.scaled(observation["state"][0])
         errors: Errors = {}
-        for ahead in dict.fromkeys((1, self._far)):
+        for ahead in (1, FAR_STEPS):
             if len(self._actions) >= ahead:
                 latent = self._latents[-ahead]
                 for action in list(self._actions)[-ahead:]:
@@ -90,3 +92,12 @@ class OracleErrors:
         """See `ErrorWatch`."""
         _, observation = self._oracle.play([self._simulation], action[:, None, None])
         self._expected = observation["state"][0, 0, 0]
+
+
+def error_watch(foresight: Foresight, simulation: envs.Simulation, ordinary: Ordinary) -> ErrorWatch:
+    """That of a foresight."""
+    if isinstance(foresight, OracleForesight):
+        return OracleErrors(foresight.oracle, simulation, ordinary)
+    assert isinstance(foresight, ImaginingForesight)
+    assert ordinary.reader is not None
+    return LearnedErrors(foresight.model, ordinary.reader, ordinary)

@@ -90,7 +90,7 @@ def ghost_steps(num_steps: int, count: int) -> list[int]:
 
 
 def trail_colours(num_elites: int, num_steps: int, num_planned: int) -> np.ndarray:
-    """Of both ends of each segment: uint8 (elite, step, 2, 3); lines have no opacity, so they fade to white."""
+    """Of both ends of each segment: uint8 (elite, step, 2, 3). Lines have no opacity: they fade to white."""
     times = np.arange(num_steps + 1) / max(1, num_steps)
     by_time = 1 - 0.6 * times
     by_rank = 1 - 0.6 * np.arange(num_elites) / max(1, num_elites - 1)

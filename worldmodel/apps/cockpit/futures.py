@@ -12,7 +12,8 @@ from torch import Tensor
 import envs
 from worldmodel.apps.cockpit.kinematics import Bodies, Kinematics
 from worldmodel.apps.cockpit.ordinary import LatentReader
-from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
+from worldmodel.apps.foresight import Foresight, ImaginingForesight, OracleForesight
+from worldmodel.errors import ConfigError
 from worldmodel.model import LatentModel, WorldModel, imagine
 
 
@@ -36,7 +37,7 @@ class FutureSource(Protocol):
     """Where the elites' futures come from."""
 
     def poses(self, actions: Tensor) -> tuple[np.ndarray, int]:
-        """Poses (elite, step, nq) of action sequences (elite, H, A), now first; how many steps are planned."""
+        """Poses (elite, step, nq) of actions (elite, H, A), the first of which is now; steps planned."""
 
 
 class OracleFutures:
@@ -54,7 +55,7 @@ class OracleFutures:
 
 
 class ImaginedFutures:
-    """Rolls the model forward from what it remembers; beyond the plan the policy prior goes on, if there is one.
+    """Rolls the model forward from what it remembers; beyond the plan a policy prior goes on.
 
     Attributes:
         num_steps: that are shown, at least the plan's own.
@@ -103,3 +104,24 @@ def foresee(source: FutureSource, kinematics: Kinematics, actions: Tensor, retur
     return Futures(
         bodies=kinematics.bodies(poses), num_planned=num_planned, returns=returns.cpu().numpy().copy()
     )
+
+
+def future_source(
+    foresight: Foresight,
+    reader: LatentReader | None,
+    simulation: envs.Simulation,
+    *,
+    period_s: float | None,
+    num_steps: int,
+) -> FutureSource:
+    """That of a foresight; `num_steps` are shown where it imagines.
+
+    Errors: `ConfigError` where it imagines, and nobody knows how long a step takes.
+    """
+    if isinstance(foresight, OracleForesight):
+        return OracleFutures(foresight, simulation)
+    assert isinstance(foresight, ImaginingForesight)
+    assert reader is not None
+    if period_s is None:
+        raise ConfigError("the task does not say how fast it is controlled, which imagined poses need")
+    return ImaginedFutures(foresight, reader, simulation, period_s=period_s, num_steps=num_steps)

@@ -108,7 +108,8 @@ class PoseGoal:
         model = env.simulation.model
         names = [model.joint(int(np.flatnonzero(model.jnt_qposadr == at)[0])).name for at in joints.places]
         self.labels: Sequence[str] = [
-            f"goal {name} ({'rad' if turns else 'm'})" for name, turns in zip(names, joints.is_hinge, strict=True)
+            f"goal {name} ({'rad' if turns else 'm'})"
+            for name, turns in zip(names, joints.is_hinge, strict=True)
         ]
         self.bounds: Sequence[tuple[float, float]] = list(
             zip(joints.low.tolist(), joints.high.tolist(), strict=True)

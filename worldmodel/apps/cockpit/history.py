@@ -6,7 +6,8 @@ from collections import deque
 
 import numpy as np
 
-from worldmodel.apps.cockpit.session import FAR_STEPS, Moment
+from worldmodel.apps.cockpit.errors import FAR_STEPS
+from worldmodel.apps.cockpit.moment import Moment
 
 NUM_STEPS = 300  # that are kept
 
@@ -31,7 +32,9 @@ class History:
         returns = moment.plan.elite_returns[0]
         returns = returns[returns.isfinite()]
         best, mean, worst = (
-            (float(returns.max()), float(returns.mean()), float(returns.min())) if len(returns) else (0.0,) * 3
+            (float(returns.max()), float(returns.mean()), float(returns.min()))
+            if len(returns)
+            else (0.0,) * 3
         )
         self._rows.append(
             (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Bodies:
         turned = point.offset + 2 * np.cross(v, np.cross(v, point.offset) + w * point.offset)
         return np.asarray(self.positions[..., point.body, :] + turned)
 
-    def __getitem__(self, index: object) -> Bodies:
+    def __getitem__(self, index: Any) -> Bodies:
         return Bodies(positions=self.positions[index], quaternions=self.quaternions[index])
 
 

@@ -14,8 +14,9 @@ import envs
 from planners import PlannerError
 from worldmodel.apps.cockpit.futures import Futures
 from worldmodel.apps.cockpit.history import History
+from worldmodel.apps.cockpit.moment import Moment
 from worldmodel.apps.cockpit.recording import Recording
-from worldmodel.apps.cockpit.session import Moment, Session
+from worldmodel.apps.cockpit.session import Session
 from worldmodel.errors import WorldModelError
 
 MISTAKES = (WorldModelError, envs.EnvError, PlannerError, FloatingPointError)
@@ -221,7 +222,12 @@ class Loop:
         now_s, moment = time.monotonic(), session.moment
         frame = self.frame
         is_fresh = frame is None or frame.session is not session
-        if is_fresh or not self.is_playing or now_s - self._imagined_at_s > _FUTURES_EVERY_S or moment.step == 0:
+        if (
+            is_fresh
+            or not self.is_playing
+            or now_s - self._imagined_at_s > _FUTURES_EVERY_S
+            or moment.step == 0
+        ):
             futures = session.foresee(self.num_elites)
             self._imagined_at_s = time.monotonic()
         else:
@@ -230,7 +236,12 @@ class Loop:
         took_s = 0.0 if frame is None else now_s - frame.at_s
         lasts_s = max(self._pace_s(), min(took_s, 1.0)) if self.is_playing else 0.0
         self.frame = Frame(
-            session=session, before=before, moment=moment, futures=futures, at_s=time.monotonic(), lasts_s=lasts_s
+            session=session,
+            before=before,
+            moment=moment,
+            futures=futures,
+            at_s=time.monotonic(),
+            lasts_s=lasts_s,
         )
 
     def _take(self, session: Session) -> None:

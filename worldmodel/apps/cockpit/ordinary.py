@@ -27,6 +27,7 @@ from worldmodel.model.encoder import StateFeatures
 NUM_EPISODES = 4  # of each agent
 _SEED = 3_000_017  # far from the episodes that are watched
 _LEAST_STD = 1e-6  # of what moves
+_TOLD_EXACT = "Futures are played in copies of the simulator: poses are exact."
 
 Known = Literal["position", "velocity", "nothing"]
 Tell = Callable[[int, int], None]  # how many episodes are done, of how many
@@ -39,7 +40,7 @@ class LatentReader:
     Attributes:
         known: what of each part of a pose can be read, on episodes that the map was not fitted to.
         pose_r2: the R2 of the pose there, of the parts whose position is known; None where none is.
-        state_error: of the states that are read from latents of what is seen, there: root mean square in stds.
+        state_error: of states read from latents of what is seen, there: root mean square in stds.
     """
 
     features: PoseFeatures
@@ -84,21 +85,30 @@ class Ordinary:
 
 
 def learn_ordinary(
-    run: TrainedRun | None, task: str, env_config: dict[str, Any], simulation: envs.Simulation, tell: Tell
+    run: TrainedRun | None,
+    task: str,
+    env_config: dict[str, Any],
+    simulation: envs.Simulation,
+    *,
+    plays_exactly: bool,
+    tell: Tell,
 ) -> Ordinary:
-    """Play a few episodes by the policy prior, if there is one, and a few by coloured noise; learn from them."""
+    """Play a few episodes by the policy prior, if there is one, and a few by coloured noise.
+
+    `plays_exactly`: futures come from the simulator.
+    """
     model = None if run is None else run.model
     observed = () if model is None else model.size.observes
     config = env_config | {"observe": ["state", *(key for key in observed if key != "state")]}
-    names = ["colored"] if model is None else ["policy", "colored"] if isinstance(model, WorldModel) else ["colored"]
+    names = ["policy", "colored"] if isinstance(model, WorldModel) else ["colored"]
     played: dict[str, list[Episode]] = {}
     angles: tuple[int, ...] = ()
     for index, name in enumerate(names):
         env = build_env(task, config, num_envs=NUM_EPISODES, seed=_SEED + index)
         with closing(env):
             angles = env.angles
-            done, total = index * NUM_EPISODES, len(names) * NUM_EPISODES
-            played[name] = _play(env, run, name, lambda count, done=done: tell(done + count, total))
+            played[name] = _play(env, run, name)
+        tell((index + 1) * NUM_EPISODES, len(names) * NUM_EPISODES)
     episodes = [episode for each in played.values() for episode in each]
     states = np.concatenate([_state_features(each.observation["state"], angles) for each in episodes])
     moving = np.flatnonzero(states.std(axis=0) > _LEAST_STD)
@@ -112,11 +122,14 @@ def learn_ordinary(
     ordinary = played[names[0]]
     limits = thresholds([_signals(model, each) for each in ordinary], 1 / (len(ordinary) + 1))
     return Ordinary(
-        reader=reader, limits=limits, told=_told(reader, names), _angles=angles, _moving=moving, _mean=mean, _std=std
+        reader=reader,
+        limits=limits,
+        told=_TOLD_EXACT if plays_exactly else _told(reader, names),
+        _angles=angles,
+        _moving=moving,
+        _mean=mean,
+        _std=std,
     )
-
-
-_TOLD_EXACT = "Futures are played in copies of the simulator: poses are exact."
 
 
 def _told(reader: LatentReader, names: Sequence[str]) -> str:
@@ -130,12 +143,12 @@ def _told(reader: LatentReader, names: Sequence[str]) -> str:
     if shares[2]:
         parts.append(f"{shares[2]} not at all")
     return (
-        f"Imagined poses are read out of the latent: a quadratic map, fitted to {NUM_EPISODES} episodes each of "
-        f"{who}, reads {', '.join(parts)}. They go on from the pose that is seen now."
+        f"Imagined poses are read out of the latent: a quadratic map, fitted to {NUM_EPISODES} episodes each "
+        f"of {who}, reads {', '.join(parts)}. They go on from the pose that is seen now."
     )
 
 
-def _play(env: envs.TaskVectorEnv, run: TrainedRun | None, name: str, tell: Callable[[int], None]) -> list[Episode]:
+def _play(env: envs.TaskVectorEnv, run: TrainedRun | None, name: str) -> list[Episode]:
     size = action_dim(env)
     agent = (
         ColoredNoiseAgent(size, np.random.default_rng(_SEED))
@@ -147,7 +160,6 @@ def _play(env: envs.TaskVectorEnv, run: TrainedRun | None, name: str, tell: Call
     episodes: list[Episode] = []
     while len(episodes) < env.num_envs:
         episodes += [episode for _, episode in collector.step(agent, {})]
-        tell(min(len(episodes), env.num_envs))
     return episodes[: env.num_envs]
 
 

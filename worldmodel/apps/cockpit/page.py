@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import viser
 
-from worldmodel.apps.cockpit.choices import chosen, model_of, models, oracle_tasks
+from worldmodel.apps.cockpit.choices import ORACLE, chosen, model_of, models, oracle_tasks
 from worldmodel.apps.cockpit.loop import MISTAKES, Frame, Loop
 from worldmodel.apps.cockpit.panel import Panel
 from worldmodel.apps.cockpit.plots import WIDTH_PX, Plots
@@ -32,6 +32,7 @@ class Page:
 
     def __init__(self, server: viser.ViserServer, loop: Loop, config: Mapping[str, Any]) -> None:
         self._server, self._loop, self._config = server, loop, dict(config)
+        self._models: list[str] = []
         self._session: Session | None = None
         self._scene: RobotScene | None = None
         self._updates: deque[float] = deque()
@@ -93,9 +94,14 @@ class Page:
             pull=lambda place: loop.do(
                 lambda session: session.hand.release() if place is None else session.hand.pull(place)
             ),
-            drag_goal=lambda place: None if place is None else loop.do(lambda session: session.drag_goal(place)),
+            drag_goal=lambda place: (
+                None if place is None else loop.do(lambda session: session.drag_goal(place))
+            ),
         )
         is_learned = not session.subject.is_oracle
+        found = models(Path(self._config["runs"]))
+        # What was shown first can be gone back to, wherever it lies.
+        self._models = list(dict.fromkeys([*found, *self._models, model_of(self._config)]))
         panel = server.gui.add_panel()
         with panel.add_tab("What happens"):
             self._plots = Plots(server, is_learned=is_learned, is_surprised=bool(session.ordinary.limits))
@@ -107,7 +113,7 @@ class Page:
             session,
             self._scene,
             model=model_of(self._config),
-            models=models(Path(self._config["runs"])),
+            models=self._models,
             tasks=oracle_tasks(),
             choose=self._choose,
         )
@@ -123,7 +129,10 @@ class Page:
         client.camera.fov = FOV_RAD
 
     def _choose(self, model: str, task: str) -> None:
-        """Open another session, and show how far that is."""
+        """Open another session. What was not offered is not opened: a page may send anything."""
+        if model not in self._models or (model == ORACLE and task not in oracle_tasks()):
+            self.tell("That does not work", f"{model} {task} is not among what can be chosen", True)
+            return
         try:
             config = chosen(self._config, model, task)
         except MISTAKES as error:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worldmodel.apps.cockpit.errors import FAR_STEPS
 from worldmodel.apps.cockpit.history import History
-from worldmodel.apps.cockpit.session import FAR_STEPS
 
 if TYPE_CHECKING:
     import viser
@@ -96,23 +96,30 @@ class Plots:
 
     def _add(self, server: viser.ViserServer, plot: Plot) -> Any:
         empty = np.array([0.0, 1.0])
-        axis = {"stroke": "#6b7480", "grid": {"stroke": "#e6e9ed", "width": 1}, "font": "11px system-ui", "ticks": {"size": 4}}
+        axis = {
+            "stroke": "#6b7480",
+            "grid": {"stroke": "#e6e9ed", "width": 1},
+            "ticks": {"size": 4},
+            "font": "11px system-ui",
+        }
         bands: Any = ({"series": (1, 2), "fill": "rgba(232,100,27,0.15)"},) if plot.has_band else None
+        series: Any = ({"label": "step"}, *(_series(line) for line in plot.lines))
+        axes: Any = ({**axis, "size": 30}, {**axis, "size": 52})
         return server.gui.add_uplot(
             (empty, *(np.zeros(2) for _ in plot.lines)),
-            (
-                {"label": "step"},
-                *(
-                    {"label": line.label, "stroke": line.colour, "width": 1.5, "dash": line.dash, "points": {"show": False}}
-                    for line in plot.lines
-                ),
-            ),
+            series,
             title=plot.title,
             bands=bands,
             scales={"x": {"time": False}},
-            axes=({**axis, "size": 30}, {**axis, "size": 52}),
+            axes=axes,
             legend={"show": len(plot.lines) > 1, "live": False},
             cursor={"show": False},
             padding=(6, 14, 0, 0),
             height=_HEIGHT_PX,
         )
+
+
+def _series(line: Line) -> dict[str, Any]:
+    """As uPlot wants it."""
+    points = {"show": False}
+    return {"label": line.label, "stroke": line.colour, "width": 1.5, "dash": line.dash, "points": points}

@@ -124,7 +124,7 @@ class PoseFeatures:
 
 
 def _changes(kind: str, features: np.ndarray) -> np.ndarray:
-    """Since the first step, as the joint's degrees of freedom count: (..., step, feature) -> (..., step, dof)."""
+    """Since the first step, in degrees of freedom: (..., step, feature) -> (..., step, dof)."""
     if kind == "value":
         return features - features[..., :1, :]
     if kind == "angle":

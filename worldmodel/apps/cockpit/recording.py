@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import envs
-from worldmodel.apps.cockpit.session import Moment, Session
+from worldmodel.apps.cockpit.moment import Moment
+from worldmodel.apps.cockpit.session import Session
 from worldmodel.apps.video import ControlVideo
 from worldmodel.errors import ConfigError, RunError
 

@@ -13,7 +13,8 @@ from worldmodel.apps.cockpit.future_scene import FutureScene
 from worldmodel.apps.cockpit.ghosts import Ghosts, meshes_of
 from worldmodel.apps.cockpit.kinematics import Bodies
 from worldmodel.apps.cockpit.loop import Frame
-from worldmodel.apps.cockpit.session import GoalMark, Session
+from worldmodel.apps.cockpit.moment import GoalMark
+from worldmodel.apps.cockpit.session import Session
 from worldmodel.apps.cockpit.viewpoint import Viewpoint, travelling_body
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ class RobotScene:
         """Draw again what a new episode has changed in the model."""
         model = self._looks(self._session.simulation.model)
         changed = [
-            name for name in _DRAWN_BY_EPISODES if not np.array_equal(getattr(model, name), getattr(self._model, name))
+            name
+            for name in _DRAWN_BY_EPISODES
+            if not np.array_equal(getattr(model, name), getattr(self._model, name))
         ]
         if changed:
             for name in changed:
@@ -110,11 +113,14 @@ class RobotScene:
         self._server.scene.reset()
 
     def _looks(self, model: mujoco.MjModel) -> mujoco.MjModel:
-        """A copy to draw from (mjviser writes into it); what has a mark that can be dragged is left to that."""
+        """A copy to draw from (mjviser writes into it), without what has a mark that can be dragged."""
         looks = copy.copy(model)
         if self._has_own_mark:
             for geom in range(looks.ngeom):
-                if looks.geom(geom).name == "target" or looks.body(int(looks.geom_bodyid[geom])).name == "goal":
+                if (
+                    looks.geom(geom).name == "target"
+                    or looks.body(int(looks.geom_bodyid[geom])).name == "goal"
+                ):
                     looks.geom_rgba[geom, 3] = 0.0
                     looks.geom_matid[geom] = -1
         return looks

@@ -1,77 +1,34 @@
-"""A session of the cockpit: one robot, who plans for it, and all that is done to both. It knows no page."""
+"""A session of the cockpit: one robot, who plans for it, what is done to both. It knows no page."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import envs
 from planners import Plan
-from worldmodel.analysis.surprise import Signals, level
+from worldmodel.analysis.surprise import level
 from worldmodel.apps.agent import Decision
 from worldmodel.apps.alarm import Monitor
 from worldmodel.apps.build import build_env, build_planner, build_planning_agent
-from worldmodel.apps.cockpit.errors import Errors, ErrorWatch, LearnedErrors, OracleErrors
-from worldmodel.apps.cockpit.futures import Futures, FutureSource, ImaginedFutures, OracleFutures, foresee
+from worldmodel.apps.cockpit.errors import error_watch
+from worldmodel.apps.cockpit.futures import Futures, ImaginedFutures, foresee, future_source
 from worldmodel.apps.cockpit.goal import MovableGoal, movable_goal
 from worldmodel.apps.cockpit.hand import Hand
-from worldmodel.apps.cockpit.kinematics import Bodies, Kinematics, find_point
+from worldmodel.apps.cockpit.kinematics import Kinematics, find_point
 from worldmodel.apps.cockpit.knobs import named_planner, turned
+from worldmodel.apps.cockpit.moment import GoalMark, Moment
 from worldmodel.apps.cockpit.ordinary import Tell, learn_ordinary
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
+from worldmodel.apps.foresight import ImaginingForesight
 from worldmodel.apps.goals import GoalForesight
 from worldmodel.apps.memory import Memory, Observation, Past
 from worldmodel.apps.subject import Subject
 from worldmodel.errors import ConfigError
-
-FAR_STEPS = 10  # model error is told of 1 step and of so many
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoalMark:
-    """Where a goal is, (3,), if it is a place; the robot's bodies where it is reached, if that is known."""
-
-    place: np.ndarray | None
-    pose: Bodies | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """One moment of a session, and the decision made there.
-
-    Attributes:
-        episode: how many came before in this session.
-        step: of the episode, from 0; `time_s` of the robot, None where nobody knows its control period.
-        bodies: where the robot is.
-        reward, episode_return: of the step that led here, and so far.
-        plan: made here; its elites' futures are asked for by `Session.foresee`.
-        decision_s: seconds that it took.
-        signals, level: of surprise about the step that led here; the level is a multiple of its threshold.
-        errors: what was imagined of this moment before, against what is seen.
-        force: what a hand did in the step that led here (3,), in N.
-        goal: where the goal is, the same object until it moves; None without one.
-        is_over: whether the episode ends here; the next step starts another.
-    """
-
-    episode: int
-    step: int
-    time_s: float | None
-    bodies: Bodies
-    reward: float
-    episode_return: float
-    plan: Plan
-    decision_s: float
-    signals: Signals
-    level: float | None
-    errors: Errors
-    force: np.ndarray
-    goal: GoalMark | None
-    is_over: bool
 
 
 class Session:
@@ -114,9 +71,24 @@ class Session:
         self.trail = find_point(simulation, config["trail"])
         self.kinematics, self.hand = Kinematics(simulation), Hand(simulation)
         self.live = envs.LiveFactors(simulation)
-        self.ordinary = learn_ordinary(subject.run, subject.task, subject.env_config, simulation, tell)
-        self._source = self._future_source(config["steps_shown"])
-        self._watch, self._monitor = self._error_watch(), None if subject.run is None else Monitor(subject.run.model)
+        self.ordinary = learn_ordinary(
+            subject.run,
+            subject.task,
+            subject.env_config,
+            simulation,
+            plays_exactly=subject.is_oracle,
+            tell=tell,
+        )
+        self._source = future_source(
+            foresight,
+            self.ordinary.reader,
+            simulation,
+            period_s=self.period_s,
+            num_steps=config["steps_shown"],
+        )
+        run = subject.run
+        self._watch = error_watch(foresight, simulation, self.ordinary)
+        self._monitor = None if run is None else Monitor(run.model)
         self.returns: list[float] = []
         self._decision: Decision | None = None
         self._episode = -1
@@ -241,7 +213,10 @@ class Session:
         signals = {} if self._monitor is None else dict(self._monitor.see(observation))
         errors = self._watch.see(observation)
         memory = self._memory
-        self._before: tuple[Past | None, Plan | None] = (None if memory is None else memory.past, self.agent.plan)
+        self._before: tuple[Past | None, Plan | None] = (
+            None if memory is None else memory.past,
+            self.agent.plan,
+        )
         if self._step == 0:
             self._before = None, None
         decision_s = self._decide()
@@ -326,24 +301,6 @@ class Session:
         if isinstance(self._foresight, ImaginingForesight):
             return self._foresight.memory
         return None if self.subject.run is None else self.subject.run.foresight.memory
-
-    def _future_source(self, num_steps: int) -> FutureSource:
-        if isinstance(self._foresight, OracleForesight):
-            return OracleFutures(self._foresight, self.simulation)
-        assert isinstance(self._foresight, ImaginingForesight)
-        assert self.ordinary.reader is not None
-        if self.period_s is None:
-            raise ConfigError(f"{self.subject.task} does not say how fast it is controlled")
-        return ImaginedFutures(
-            self._foresight, self.ordinary.reader, self.simulation, period_s=self.period_s, num_steps=num_steps
-        )
-
-    def _error_watch(self) -> ErrorWatch:
-        if isinstance(self._foresight, OracleForesight):
-            return OracleErrors(self._foresight.oracle, self.simulation, self.ordinary)
-        assert self.subject.run is not None
-        assert self.ordinary.reader is not None
-        return LearnedErrors(self.subject.run.model, self.ordinary.reader, self.ordinary, far=FAR_STEPS)
 
 
 def _make_env(subject: Subject) -> envs.SyncTaskVectorEnv:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from worldmodel.apps.serving.access import is_loopback
 from worldmodel.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    import viser
+
     from worldmodel.apps.cockpit.loop import Loop
     from worldmodel.apps.cockpit.page import Page
 
@@ -32,8 +35,6 @@ def view(config: dict[str, Any], is_wanted: Callable[[Page, Loop], bool] = lambd
     """
     check_installed()
     _check(config)
-    import viser
-
     from worldmodel.apps.cockpit.loop import Loop
     from worldmodel.apps.cockpit.page import Page
 
@@ -46,13 +47,11 @@ def view(config: dict[str, Any], is_wanted: Callable[[Page, Loop], bool] = lambd
             page.tell(title, text, is_mistake)
 
     page: Page | None = None
-    loop = Loop(
-        tell, speed=config["speed"], is_playing=not config["paused"], output=Path(config["output"])
-    )
+    loop = Loop(tell, speed=config["speed"], is_playing=not config["paused"], output=Path(config["output"]))
     with ProgressDisplay("what is ordinary", None, "episodes") as display:
         loop.start(config, lambda done, total: display.update(done))
     with closing(loop):
-        server = viser.ViserServer(host=config["host"], port=config["port"], verbose=False)
+        server = _serve(config["host"], config["port"])
         try:
             page = Page(server, loop, config)
             host = config["host"]
@@ -60,7 +59,20 @@ def view(config: dict[str, Any], is_wanted: Callable[[Page, Loop], bool] = lambd
             console.print(f"cockpit at http://{where}:{server.get_port()}  (Ctrl-C ends)")
             _show(page, loop, config, is_wanted)
         finally:
-            server.stop()
+            with redirect_stdout(io.StringIO()):
+                server.stop()
+
+
+def _serve(host: str, port: int) -> viser.ViserServer:
+    """A server that says nothing itself, and that no page can ask to be reached from the internet."""
+    import viser
+
+    class Server(viser.ViserServer):
+        def request_share_url(self, verbose: bool = True) -> str | None:
+            return None
+
+    with redirect_stdout(io.StringIO()):
+        return Server(host=host, port=port, verbose=False)
 
 
 def _show(page: Page, loop: Loop, config: dict[str, Any], is_wanted: Callable[[Page, Loop], bool]) -> None:
@@ -78,9 +90,10 @@ def _show(page: Page, loop: Loop, config: dict[str, Any], is_wanted: Callable[[P
             time.sleep(max(0.0, due_s - time.monotonic()))
     finally:
         seconds = time.monotonic() - began_s
+        num_decisions = loop.num_steps - first_step
         console.print(
-            f"{num_updates / seconds:.1f} updates/s of the page, {(loop.num_steps - first_step) / seconds:.1f} "
-            f"decisions/s, over {seconds:.0f} s"
+            f"{num_updates / seconds:.1f} updates/s of the page, {num_decisions / seconds:.1f} decisions/s, "
+            f"over {seconds:.0f} s"
         )
 
 
@@ -93,9 +106,9 @@ def _check(config: dict[str, Any]) -> None:
             raise ConfigError(f"{key}={config[key]}: must be at least {low:g} and at most {high:g}")
     if not is_loopback(config["host"]) and not config["open"]:
         raise ConfigError(
-            f"host={config['host']} is reached from other machines, and the page has no password: add open=true if "
-            "whoever reaches it may drive the robot, or keep host=127.0.0.1 and forward the port from the other "
-            f"machine (ssh -L {config['port'] or 8080}:localhost:{config['port'] or 8080} HERE)"
+            f"host={config['host']} is reached from other machines, and the page has no password: add "
+            "open=true if whoever reaches it may drive the robot, or keep host=127.0.0.1 and forward the port "
+            f"from the other machine (ssh -L {config['port'] or 8080}:localhost:{config['port'] or 8080} HERE)"
         )
 
 

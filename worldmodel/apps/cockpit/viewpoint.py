@@ -46,7 +46,9 @@ class Viewpoint:
         if travels:  # what is imagined lies ahead
             distance, centre = 1.7 * distance, centre + np.array([1.1 * radius, 0.0, 0.0])
         return cls(
-            position=centre + towards / np.linalg.norm(towards) * distance, look_at=centre, radius_m=min(radius, 2.0)
+            position=centre + towards / np.linalg.norm(towards) * distance,
+            look_at=centre,
+            radius_m=min(radius, 2.0),
         )
 
 
