@@ -41,7 +41,7 @@ def opened():
 def as_usual(session):
     for name in session.live.factors:
         session.turn_factor(name, 1.0)
-    session._take_planner(session.subject.planner_config, {})
+    session.pilot._take(session.subject.planner_config, {})
     session.hand.choose(session.hand.bodies[0])
     session.reset(seed=7)
     return session
@@ -78,6 +78,8 @@ def test_the_same_seed_gives_the_same_episode_whatever_was_before(learned):
 
 
 def test_an_episode_that_ends_is_followed_by_another(oracle):
+    for name, value in (("num_candidates", 4), ("num_iterations", 1), ("horizon", 2)):
+        oracle.turn_planner(name, value)
     moments = [oracle.moment]
     while not moments[-1].is_over:
         moments.append(oracle.step())
@@ -142,7 +144,7 @@ def test_the_simulator_errs_where_it_is_pushed_alone(oracle):
 @pytest.mark.parametrize("who", ["learned", "oracle"])
 def test_a_knob_changes_the_plan_at_once_and_moves_nothing(opened, who):
     session = as_usual(opened[who])
-    steps(session, 3)
+    steps(session, 50)  # at first there is one thing to do, and every plan does it
     before = session.moment
     after = session.turn_planner("num_candidates", 64 if who == "oracle" else 200)
     assert after.plan.num_evaluations > before.plan.num_evaluations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,8 @@ def add_hand(controls: Controls, session: Session) -> None:
         push = gui.add_button_group(
             "push",
             tuple(_DIRECTIONS),
-            hint="Push the body in this direction, with the force and for the time below. No planner knows of "
-            "it. In the scene, drag the orange ball to pull.",
+            hint="Push the body in this direction, with the force and for the time below. No planner knows "
+            "of it. In the scene, drag the orange ball to pull.",
         )
         force = controls.slider(
             "force (N)",
@@ -112,7 +113,7 @@ def add_factors(controls: Controls, session: Session) -> None:
         }
         usual = controls.gui.add_button("As usual", hint="Gravity, mass and friction as they were.")
     for name, slider in sliders.items():
-        controls.when_do(slider, lambda value, name=name: _turning(name, value))
+        controls.when_do(slider, partial(_turning, name))
 
     @usual.on_click
     def _(event: Any) -> None:

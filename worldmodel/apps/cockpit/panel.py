@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from worldmodel.apps.cockpit.choices import ORACLE
@@ -64,8 +65,8 @@ class Panel:
             run = self._gui.add_button_group(
                 "run",
                 ("Play", "Pause", "Step", "Reset"),
-                hint="Play: decide and act on the robot's clock. Pause: hold still. Step: one decision. Reset: "
-                "start the next episode.",
+                hint="Play: decide and act on the robot's clock. Pause: hold still. Step: one decision. "
+                "Reset: start the next episode.",
             )
             speed = self._controls.slider(
                 "speed",
@@ -96,7 +97,7 @@ class Panel:
                 "model",
                 models,
                 initial_value=model,
-                hint="A trained model that imagines in its latent space, or the oracle: the simulator itself.",
+                hint="A trained model, which imagines in its latent space, or the simulator itself.",
             )
             of_task = self._gui.add_dropdown(
                 "task",
@@ -124,7 +125,7 @@ class Panel:
                 for key, knob in KNOBS.items()
             }
         for key, slider in knobs.items():
-            controls.when_do(slider, lambda value, key=key: _turning(key, value))
+            controls.when_do(slider, partial(_turning, key))
 
         def another_planner(chosen: str) -> Command:
             def take(session: Session) -> None:
@@ -147,8 +148,8 @@ class Panel:
             trails = self._gui.add_checkbox(
                 "paths",
                 scene.futures.shows_trails,
-                hint="The paths of a point of the robot in the futures of the elites: the better and the sooner, "
-                "the stronger. Orange: the plan's own steps; blue: what the policy prior would do after them.",
+                hint="The paths of a point of the robot in the futures of the elites: the better and the "
+                "sooner, the stronger. Orange: the plan itself; blue: what the policy prior would do then.",
             )
             elites = controls.slider(
                 "elites", (1, 32), loop.num_elites, "Of how many elites the paths are shown.", step=1

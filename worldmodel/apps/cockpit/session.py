@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,23 +9,20 @@ from typing import Any
 import numpy as np
 
 import envs
-from planners import Plan
 from worldmodel.analysis.surprise import level
-from worldmodel.apps.agent import Decision
 from worldmodel.apps.alarm import Monitor
-from worldmodel.apps.build import build_env, build_planner, build_planning_agent
+from worldmodel.apps.build import build_env
 from worldmodel.apps.cockpit.errors import error_watch
 from worldmodel.apps.cockpit.futures import Futures, ImaginedFutures, foresee, future_source
 from worldmodel.apps.cockpit.goal import MovableGoal, movable_goal
 from worldmodel.apps.cockpit.hand import Hand
 from worldmodel.apps.cockpit.kinematics import Kinematics, find_point
-from worldmodel.apps.cockpit.knobs import named_planner, turned
 from worldmodel.apps.cockpit.moment import GoalMark, Moment
 from worldmodel.apps.cockpit.ordinary import Tell, learn_ordinary
+from worldmodel.apps.cockpit.pilot import Pilot
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.foresight import ImaginingForesight
 from worldmodel.apps.goals import GoalForesight
-from worldmodel.apps.memory import Memory, Observation, Past
+from worldmodel.apps.memory import Observation
 from worldmodel.apps.subject import Subject
 from worldmodel.errors import ConfigError
 
@@ -36,7 +32,7 @@ class Session:
 
     Attributes:
         moment: the latest.
-        search: the planner.
+        pilot: who plans.
         live: gravity, mass and friction.
         hand: pushes.
         goal: that can be moved; None where there is none.
@@ -51,7 +47,6 @@ class Session:
         positive(config, "num_threads", "steps_shown")
         not_negative(config, "seed", "disagreement_weight")
         self.subject = Subject.of(config)
-        self._planner, self._knobs = self.subject.planner_config, dict[str, int | float]()
         self.env = _make_env(self.subject)
         try:
             self._set_up(config, tell)
@@ -67,7 +62,7 @@ class Session:
         foresight = subject.foresight(self.env, self._goal)
         assert foresight is not None
         self._foresight = foresight
-        self._take_planner(self._planner, self._knobs)
+        self.pilot = Pilot(subject, foresight)
         self.trail = find_point(simulation, config["trail"])
         self.kinematics, self.hand = Kinematics(simulation), Hand(simulation)
         self.live = envs.LiveFactors(simulation)
@@ -90,7 +85,6 @@ class Session:
         self._watch = error_watch(foresight, simulation, self.ordinary)
         self._monitor = None if run is None else Monitor(run.model)
         self.returns: list[float] = []
-        self._decision: Decision | None = None
         self._episode = -1
         self.env.reset(seed=list(self.env.env_seeds))
         self.goal: MovableGoal | None = movable_goal(
@@ -103,7 +97,7 @@ class Session:
     @property
     def planner_config(self) -> dict[str, Any]:
         """The planner as it plans now."""
-        return turned(self._planner, self._knobs)
+        return self.pilot.config
 
     @property
     def task(self) -> str:
@@ -118,7 +112,7 @@ class Session:
         observation, _ = self.live.as_usual_during(lambda: self.env.reset(seed=seeds))
         if self._goal is not None:
             self._goal.start()
-        self.agent.reset()
+        self.pilot.reset()
         self._watch.reset()
         if self._monitor is not None:
             self._monitor.reset()
@@ -134,8 +128,8 @@ class Session:
         """
         if self._is_over:
             return self.reset()
-        assert self._decision is not None
-        action = self._decision.action
+        assert self.pilot.decision is not None
+        action = self.pilot.decision.action
         self._watch.note(action)
         if self._monitor is not None:
             self._monitor.note(action)
@@ -155,12 +149,13 @@ class Session:
 
     def turn_planner(self, name: str, value: int | float) -> Moment:
         """Turn a knob (see `knobs.KNOBS`) and plan again. Errors: `ConfigError`, `PlannerError`."""
-        return self._with_planner(self._planner, self._knobs | {name: value})
+        self.pilot.turn(name, value)
+        return self._replan()
 
     def choose_planner(self, name: str) -> Moment:
         """Another planner, with the knobs as they were turned. Errors: as `turn_planner`."""
-        is_bare = self.subject.is_oracle and self.subject.run is None
-        return self._with_planner(named_planner(name, is_oracle=is_bare), self._knobs)
+        self.pilot.choose(name)
+        return self._replan()
 
     def turn_factor(self, name: str, value: int | float) -> Moment:
         """Turn gravity, mass or friction, and plan again. Errors: `EnvError`."""
@@ -197,7 +192,7 @@ class Session:
         scored = returns.isfinite()
         if not scored.any():  # the plan itself, which nobody scored
             elites, returns, scored = plan.mean, plan.best_return, scored.new_ones(1)
-        actions = self.search.decode(elites[scored]).clamp(-1, 1)
+        actions = self.pilot.search.decode(elites[scored]).clamp(-1, 1)
         return foresee(self._source, self.kinematics, actions, returns[scored])
 
     def render(self) -> np.ndarray:
@@ -212,15 +207,7 @@ class Session:
         self._observation = observation
         signals = {} if self._monitor is None else dict(self._monitor.see(observation))
         errors = self._watch.see(observation)
-        memory = self._memory
-        self._before: tuple[Past | None, Plan | None] = (
-            None if memory is None else memory.past,
-            self.agent.plan,
-        )
-        if self._step == 0:
-            self._before = None, None
-        decision_s = self._decide()
-        assert self.agent.plan is not None
+        decision_s = self.pilot.decide(observation)
         limits = self.ordinary.limits
         self.moment = Moment(
             episode=self._episode,
@@ -229,7 +216,7 @@ class Session:
             bodies=self.kinematics.now(),
             reward=reward,
             episode_return=self._return,
-            plan=self.agent.plan,
+            plan=self.pilot.plan,
             decision_s=decision_s,
             signals=signals,
             level=level(signals, limits) if signals and limits else None,
@@ -240,38 +227,10 @@ class Session:
         )
         return self.moment
 
-    def _decide(self) -> float:
-        began = time.perf_counter()
-        self._decision = self.agent.act(self._observation)
-        return time.perf_counter() - began
-
     def _replan(self) -> Moment:
-        """Decide again at the latest moment, as if nothing had been decided there yet."""
-        past, plan = self._before
-        if self._memory is not None:
-            self._memory.reset()
-            if past is not None:
-                self._memory.resume(past, np.zeros(1, np.bool_))
-        self.agent.plan = plan if plan is not None and self._fits(plan) else None
-        decision_s = self._decide()
-        assert self.agent.plan is not None
-        self.moment = replace(self.moment, plan=self.agent.plan, decision_s=decision_s)
+        decision_s = self.pilot.decide_again(self._observation)
+        self.moment = replace(self.moment, plan=self.pilot.plan, decision_s=decision_s)
         return self.moment
-
-    def _with_planner(self, planner: dict[str, Any], knobs: dict[str, int | float]) -> Moment:
-        self._take_planner(planner, knobs)
-        return self._replan()
-
-    def _take_planner(self, config: dict[str, Any], knobs: dict[str, int | float]) -> None:
-        """An error leaves all as it was."""
-        now = turned(config, knobs)
-        search = build_planner(now, self._foresight.action_dim)
-        self.agent = build_planning_agent(self._foresight, now, seed=self.subject.config["seed"])
-        self.search, self._planner, self._knobs = search, config, knobs
-
-    def _fits(self, plan: Plan) -> bool:
-        planner = self.search
-        return plan.elites.shape[1:] == (planner.num_elites, planner.num_parameters, planner.action_dim)
 
     def _require_goal(self) -> MovableGoal:
         if self.goal is None:
@@ -294,13 +253,6 @@ class Session:
             place=goal.place() if goal.is_place else None,
             pose=None if qpos is None else self.kinematics.bodies(qpos),
         )
-
-    @property
-    def _memory(self) -> Memory | None:
-        """What the foresight remembers from one decision to the next."""
-        if isinstance(self._foresight, ImaginingForesight):
-            return self._foresight.memory
-        return None if self.subject.run is None else self.subject.run.foresight.memory
 
 
 def _make_env(subject: Subject) -> envs.SyncTaskVectorEnv:

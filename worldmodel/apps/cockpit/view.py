@@ -107,8 +107,8 @@ def _check(config: dict[str, Any]) -> None:
     if not is_loopback(config["host"]) and not config["open"]:
         raise ConfigError(
             f"host={config['host']} is reached from other machines, and the page has no password: add "
-            "open=true if whoever reaches it may drive the robot, or keep host=127.0.0.1 and forward the port "
-            f"from the other machine (ssh -L {config['port'] or 8080}:localhost:{config['port'] or 8080} HERE)"
+            "open=true if whoever reaches it may drive the robot, or keep host=127.0.0.1 and forward the "
+            f"port from there (ssh -L {config['port'] or 8080}:localhost:{config['port'] or 8080} HERE)"
         )
 
 
