@@ -17,7 +17,7 @@ from envs.factors import Factor, friction, gravity, mass
 from envs.simulation import Simulation
 
 if TYPE_CHECKING:
-    import mujoco
+    pass
 
 Result = TypeVar("Result")
 
@@ -75,4 +75,3 @@ class LiveFactors:
         mujoco.mj_setConst(model, mujoco.MjData(model))  # what follows from masses
         mujoco.mj_forward(model, self._simulation.data)  # what the next step starts from
         self._applied = dict(values)
-
