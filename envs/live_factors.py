@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from envs.errors import EnvError
 from envs.factors import Factor, friction, gravity, mass
 from envs.simulation import Simulation
-
-if TYPE_CHECKING:
-    pass
 
 Result = TypeVar("Result")
 

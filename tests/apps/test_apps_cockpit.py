@@ -141,10 +141,11 @@ def test_the_simulator_errs_where_it_is_pushed_alone(oracle):
     assert oracle.step().errors[1] == 0.0
 
 
-@pytest.mark.parametrize("who", ["learned", "oracle"])
-def test_a_knob_changes_the_plan_at_once_and_moves_nothing(opened, who):
+# A pole that hangs, and a target that is reached: there is one thing to do, and every plan does it.
+@pytest.mark.parametrize(("who", "num_steps"), [("learned", 50), ("oracle", 3)])
+def test_a_knob_changes_the_plan_at_once_and_moves_nothing(opened, who, num_steps):
     session = as_usual(opened[who])
-    steps(session, 50)  # at first there is one thing to do, and every plan does it
+    steps(session, num_steps)
     before = session.moment
     after = session.turn_planner("num_candidates", 64 if who == "oracle" else 200)
     assert after.plan.num_evaluations > before.plan.num_evaluations

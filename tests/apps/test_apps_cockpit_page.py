@@ -1,5 +1,6 @@
 """The cockpit's page: its scene and controls on a server of its own, and in a browser."""
 
+import asyncio
 import re
 import shutil
 import threading
@@ -181,6 +182,29 @@ def test_a_target_has_a_mark_that_can_be_dragged_and_a_new_episode_moves_it(serv
         second = np.array(nodes(server)["/overlay/goal"].position)
         assert not np.allclose(first, second)
         np.testing.assert_allclose(second, loop.frame.moment.goal.place, atol=1e-6)
+
+
+def test_the_ball_and_the_goal_are_dragged_in_the_scene(server):
+    with shown(server, *ORACLE_REACHER) as (page, loop, _):
+        (pull,) = [entry.callback for entry in nodes(server)["/overlay/grab"]._impl.drag_cb]
+        asyncio.run(pull(SimpleNamespace(phase="update", end_position=(0.2, 0.2, 0.0))))
+        loop.step()
+        loop.wait()
+        assert loop.frame.moment.force[:2].min() > 0
+        asyncio.run(pull(SimpleNamespace(phase="end", end_position=(0.2, 0.2, 0.0))))
+        loop.step()
+        loop.wait()
+        assert not loop.frame.moment.force.any()
+
+        (drag,) = nodes(server)["/overlay/goal"]._impl_aux.update_cb
+        plan = loop.frame.moment.plan
+        target = SimpleNamespace(position=(0.05, -0.1, 0.7))
+        asyncio.run(drag(SimpleNamespace(phase="end", target=target)))
+        loop.wait()
+        page.update()
+        np.testing.assert_allclose(loop.frame.moment.goal.place[:2], [0.05, -0.1])
+        assert loop.frame.moment.plan is not plan
+        assert controls(server)["target x (m)"].hint.endswith("it can be dragged, too.")
 
 
 @pytest.mark.parametrize(
