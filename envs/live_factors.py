@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from envs.errors import EnvError
-from envs.factors import Factor, friction, gravity, mass
+from envs.factors import PHYSICS, Factor
 from envs.simulation import Simulation
 
 Result = TypeVar("Result")
@@ -30,11 +30,7 @@ class LiveFactors:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._usual = copy.copy(simulation.model)
-        self.factors: Mapping[str, Factor] = {
-            "gravity": gravity(),
-            "mass": mass(),
-            "friction": friction(),
-        }
+        self.factors: Mapping[str, Factor] = PHYSICS
         self.values = {name: factor.default for name, factor in self.factors.items()}
         self._applied = dict(self.values)
 

@@ -214,6 +214,11 @@ def joint_embedding_loss(
             settings.sigreg_coefficient,
             lambda: regularizers.sigreg(embeddings.transpose(0, 1), directions),
         ),
+        (
+            "change_loss",
+            settings.change_coefficient,
+            lambda: regularizers.change_loss(embeddings, directions),
+        ),
         ("variance_loss", settings.variance_coefficient, lambda: regularizers.variance_loss(rows)),
         ("covariance_loss", settings.covariance_coefficient, lambda: regularizers.covariance_loss(rows)),
         ("inverse_loss", settings.inverse_coefficient, lambda: inverse_loss(model, embeddings, batch)),

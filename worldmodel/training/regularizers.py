@@ -38,6 +38,20 @@ def sigreg(
     return embeddings.shape[1] * (error * normal * weights).sum(-1).mean()
 
 
+def change_loss(
+    embeddings: Float[Tensor, "batch time dim"], directions: Float[Tensor, "dim direction"]
+) -> Float[Tensor, ""]:
+    """How unevenly dimensions change in time: `sigreg` of what changes from a window's start to its end.
+
+    Nothing is easier to predict than what stands still, so embeddings that are only spread over episodes may
+    hold what tells these apart, and nothing that moves. Changes count in units of their own mean size: how
+    fast embeddings move is free, but no dimension may rest where others move.
+    """
+    changes = embeddings[:, -1] - embeddings[:, 0]
+    scale = changes.square().mean().clamp(min=1e-12).sqrt()
+    return sigreg((changes / scale)[None], directions)
+
+
 def variance_loss(embeddings: Float[Tensor, "row dim"]) -> Float[Tensor, ""]:
     """How much the std of each dimension lacks of 1 (VICReg: Bardes et al. 2022, arXiv 2105.04906, eq. 1)."""
     std = (embeddings.var(0) + 1e-4).sqrt()
