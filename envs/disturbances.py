@@ -35,7 +35,7 @@ class Disturbance(gymnasium.Wrapper[Observation, Any, Observation, Any]):
 
     Args:
         env: a `TaskEnv`, or one that is disturbed already.
-        seed: of the chance until `reset` gets one.
+        seed: of the chance until `reset` gets one; None is the task's own first seed.
 
     Attributes:
         salt: another one for each kind: none repeats what another, or the task, draws from the same seed.
@@ -43,8 +43,10 @@ class Disturbance(gymnasium.Wrapper[Observation, Any, Observation, Any]):
 
     salt: ClassVar[int]
 
-    def __init__(self, env: TaskWrapper, *, seed: int = 0) -> None:
+    def __init__(self, env: TaskWrapper, *, seed: int | None = None) -> None:
         super().__init__(env)
+        if seed is None:
+            seed = task_env_of(env).first_seed
         self._chance = np.random.default_rng([self.salt, seed])
 
     def reset(
@@ -64,8 +66,8 @@ class Push(Disturbance):
 
     Args:
         env: a task of MuJoCo.
-        speed_m_s: how strong: the impulse is the one that gives this speed to the robot, were it free. A
-            robot of 10 kg and 0.5 m/s: 5 N s.
+        speed_m_s: how strong: the impulse is the one that gives this speed to the robot of the episode, were
+            it free. A robot of 10 kg and 0.5 m/s: 5 N s.
         interval_s: mean time from push to push.
         seed: as in `Disturbance`.
 
@@ -75,7 +77,9 @@ class Push(Disturbance):
 
     salt = 0x9D157
 
-    def __init__(self, env: TaskWrapper, *, speed_m_s: float, interval_s: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, env: TaskWrapper, *, speed_m_s: float, interval_s: float = 1.0, seed: int | None = None
+    ) -> None:
         super().__init__(env, seed=seed)
         if not 0 <= speed_m_s < math.inf:
             raise EnvError(f"a push with speed_m_s={speed_m_s}: must be at least 0")
@@ -86,8 +90,8 @@ class Push(Disturbance):
         if task_env.control_period_s is None:
             raise EnvError(f"{task_env.task} cannot be pushed: it does not say how long a step lasts")
         self._period_s, self._interval_s = task_env.control_period_s, interval_s
-        self.body = pushed_body(self._simulation.model, task_env.task)
-        self.impulse_n_s = speed_m_s * robot_mass_kg(self._simulation.model, self.body)
+        self._task, self._speed_m_s = task_env.task, speed_m_s
+        self._weigh()
         self._num_steps_left = 0
 
     def reset(
@@ -95,6 +99,7 @@ class Push(Disturbance):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode, undisturbed for a while."""
         result = super().reset(seed=seed, options=options)
+        self._weigh()
         self._wait()
         return result
 
@@ -112,6 +117,12 @@ class Push(Disturbance):
         finally:
             force[:] = 0.0
         return observation, reward, terminated, truncated, {**info, "push_n_s": impulse}
+
+    def _weigh(self) -> None:
+        """What is pushed, and how strongly: masses may be drawn anew with each episode."""
+        model = self._simulation.model
+        self.body = pushed_body(model, self._task)
+        self.impulse_n_s = self._speed_m_s * robot_mass_kg(model, self.body)
 
     def _wait(self) -> None:
         gap_s = self._interval_s * self._chance.uniform(0.5, 1.5)
@@ -147,7 +158,9 @@ class ObservationNoise(Disturbance):
 
     salt = 0x4015E
 
-    def __init__(self, env: TaskWrapper, *, std: Mapping[str, float | np.ndarray], seed: int = 0) -> None:
+    def __init__(
+        self, env: TaskWrapper, *, std: Mapping[str, float | np.ndarray], seed: int | None = None
+    ) -> None:
         super().__init__(env, seed=seed)
         assert isinstance(env.observation_space, spaces.Dict)
         self._boxes: dict[str, spaces.Box] = {}
@@ -239,7 +252,7 @@ class ActionDelay(gymnasium.Wrapper[Observation, Any, Observation, Any]):
 
     def step(self, action: Any) -> Step:
         """Play the action of `num_steps` steps ago."""
-        self._coming.append(action)
+        self._coming.append(np.array(action))  # the caller may write into theirs
         return super().step(self._coming.popleft())
 
 

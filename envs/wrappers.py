@@ -31,6 +31,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
 
     Observations: `state` float32 (O,) and/or `pixels` uint8 (C, H, W). Actions: float32 (A,).
     One `step` is one agent step: `action_repeat` env steps, fewer where the episode ends in between.
+    `first_seed` is that of the first episode, where `reset` gets none.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         check_arguments(action_repeat, observe, image_size, render_size)
         self._loaded = loaded
         self._action_repeat = action_repeat
-        self._first_seed: int | None = seed
+        self.first_seed = seed
+        self._due_seed: int | None = seed
         self._agent_step: int | None = None  # None: no episode is running, reset() is due
         self._num_divergences = 0
         # render_size is (width, height), as images are spoken of; arrays are (H, W, 3).
@@ -145,9 +147,8 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode. The first one uses `make`'s seed; later ones go on from there; `seed` reseeds."""
-        if seed is None:
-            seed = self._first_seed
-        self._first_seed = None
+        seed = self._due_seed if seed is None else seed
+        self._due_seed = None
         self._agent_step = None
         state, info = self._loaded.env.reset(seed=seed, options=options)
         for images in (self._video, self._pixels):

@@ -10,6 +10,7 @@ import pytest
 import toy_tasks
 
 import envs
+from worldmodel.apps.bench import robustness
 from worldmodel.apps.bench.disturbed import (
     COLUMNS,
     DISTURBANCES,
@@ -18,6 +19,7 @@ from worldmodel.apps.bench.disturbed import (
     Cell,
     _usual_std,
     disturbed_env,
+    level_text,
     play,
     run_cell,
 )
@@ -28,6 +30,7 @@ from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.simple_agents import ZeroAgent
 from worldmodel.apps.trained import make_agent, open_run
+from worldmodel.errors import ConfigError
 
 CARTPOLE = "pretrained/cartpole-swingup"
 SMALL = (
@@ -94,13 +97,30 @@ def test_the_page_shows_every_level_and_where_numbers_come_from(measured):
     assert picture.stat().st_size > 10_000
 
 
-def row(disturbance: str, level: str, mean: float, *, agent: str = "policy") -> dict[str, str]:
+def row(
+    disturbance: str, level: str, mean: float, *, agent: str = "policy", diverged: int = 0, checkpoint="here"
+) -> dict[str, str]:
     return {
-        "checkpoint": "here", "task": "cheetah-run", "episodes": "3",
+        "checkpoint": checkpoint, "task": "cheetah-run", "episodes": "3", "diverged": str(diverged),
         "agent": agent, "disturbance": disturbance, "level": level,
         "return": str(mean), "return_low": str(mean - 10), "return_high": str(mean + 10),
         "commit": "abc", "machine": "a quick one",
     }  # fmt: skip
+
+
+def lost(disturbance: str, level: str) -> dict[str, str]:
+    """The row of a cell of which every episode diverged."""
+    no_return = {"return": "", "return_low": "", "return_high": "", "episodes": "0"}
+    return row(disturbance, level, 0, diverged=3) | no_return
+
+
+def report(folder: Path, rows: list[dict[str, str]], *given: str) -> tuple[list[str], list[dict]]:
+    """The lines of the page, and what the JSON says of each cell."""
+    config = to_dict(compose_config("bench_robustness", ["checkpoints=[here]", *given]))
+    record = {"packages": {}, "accelerator": None, "num_threads": 1, "command": "", "commit": "abc"}
+    record |= {"processor": "", "cores": 1, "load_average_1_min": 0, "python": ""}
+    lines = write_report(folder, rows, config, record).read_text().splitlines()
+    return lines, json.loads((folder / "robustness.json").read_text())["results"]
 
 
 def test_shares_are_of_the_same_agents_undisturbed_return(tmp_path):
@@ -109,20 +129,65 @@ def test_shares_are_of_the_same_agents_undisturbed_return(tmp_path):
         row(UNDISTURBED, "0", 500, agent="oracle"), row("push", "2", 250, agent="oracle"),
     ]  # fmt: skip
     given = ["disturbances=[push,observation_noise,mass]", "levels.push=[1,2]", "levels.mass=[2]"]
-    config = to_dict(
-        compose_config("bench_robustness", ["checkpoints=[here]", "agents=[oracle,policy]", *given])
-    )
-    record = {"packages": {}, "accelerator": None, "num_threads": 1, "command": "", "commit": "abc"}
-    record |= {"processor": "", "cores": 1, "load_average_1_min": 0, "python": ""}
-    lines = write_report(tmp_path, rows, config, record).read_text().splitlines()
+    lines, told = report(tmp_path, rows, "agents=[oracle,policy]", *given)
     assert "| oracle | 500 [490, 510] | 50% | 100% | - |" in lines  # it does not see noise
     assert "| policy | 800 [790, 810] | 25% | - | 50% |" in lines
     assert "| push | 1 | - | 600 [590, 610], 75% |" in lines
     assert "| push | 2 | 250 [240, 260], 50% | 200 [190, 210], 25% |" in lines
     assert "| mass | 1 (none) | 500 [490, 510], 100% | 800 [790, 810], 100% |" in lines
-    told = json.loads((tmp_path / "robustness.json").read_text())["results"]
     assert [each["share"] for each in told] == [1, 0.75, 0.25, 0.5, 1, 0.5]
     assert (tmp_path / "cheetah-run.png").stat().st_size > 10_000
+
+
+def test_what_diverged_is_told_beside_the_mean_of_the_others(tmp_path):
+    rows = [
+        row(UNDISTURBED, "0", 800, diverged=1), row("push", "1", 600, diverged=2), row("push", "2", 700),
+        row("mass", "2", 400), lost("mass", "3"),
+    ]  # fmt: skip
+    given = ["agents=[policy]", "disturbances=[push,mass]", "levels.push=[1,2]", "levels.mass=[2,3]"]
+    lines, told = report(tmp_path, rows, *given)
+    assert "| policy | 800 [790, 810] (1 diverged) | 75% (2 diverged) | diverged |" in lines
+    assert "| push | 1 | 600 [590, 610], 75% (2 diverged) |" in lines
+    assert "| push | 2 | 700 [690, 710], 88% |" in lines
+    assert "| mass | 3 | diverged |" in lines
+    assert [each["diverged"] for each in told] == [1, 2, 0, 0, 3]
+    assert (told[-1]["return"], told[-1]["share"]) == (None, None)
+    assert told[1]["return"]["count"] == 3
+
+
+def test_where_nothing_but_divergence_was_seen_there_is_a_page_all_the_same(tmp_path):
+    lines, _ = report(tmp_path, [lost(UNDISTURBED, "0")], "agents=[policy]", "disturbances=[push]")
+    assert "| policy | diverged | - |" in lines
+
+
+def test_each_checkpoint_of_a_task_has_a_picture_of_its_own(tmp_path):
+    names = ["one", "two", "three"]
+    rows = [row(UNDISTURBED, "0", 800, checkpoint=name) for name in names]
+    lines, _ = report(tmp_path, rows, f"checkpoints=[{','.join(names)}]", "disturbances=[push]")
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {"cheetah-run.png", "cheetah-run-2.png", "cheetah-run-3.png"}
+    assert all(f"![return under each disturbance]({name})" in lines for name in pictures)
+
+
+def test_a_level_keeps_all_its_digits(tmp_path):
+    assert [level_text(level) for level in (2.0, 0.25, 1000000.0, 1e-7)] == ["2", "0.25", "1000000", "1e-07"]
+    given = ["agents=[policy]", "disturbances=[push]", "levels.push=[0.12345671,0.12345672]"]
+    keys = [cell.key[3] for cell in cells_of(*given)]
+    assert keys == ["0", "0.12345671", "0.12345672"]
+    lines, _ = report(tmp_path, [row(UNDISTURBED, "0", 800), row("push", keys[1], 600)], *given)
+    assert "| push | 0.12345671 | 600 [590, 610], 75% |" in lines
+    assert "| push | 0.12345672 | - |" in lines
+
+
+def test_an_informed_oracle_is_the_oracle_where_physics_are_as_usual(tmp_path):
+    rows = [
+        row(UNDISTURBED, "0", 500, agent="oracle"), row("push", "2", 250, agent="oracle"),
+        row("mass", "2", 100, agent="oracle"), row("mass", "2", 400, agent="informed_oracle"),
+    ]  # fmt: skip
+    given = ["disturbances=[push,observation_noise,mass]", "levels.push=[2]", "levels.mass=[2]"]
+    lines, _ = report(tmp_path, rows, "agents=[oracle,informed_oracle]", *given)
+    assert "| oracle | 500 [490, 510] | 50% | 100% | 20% |" in lines
+    assert "| informed oracle | 500 [490, 510] | 50% | 100% | 80% |" in lines
 
 
 def test_of_a_return_below_zero_there_is_no_share():
@@ -146,8 +211,10 @@ def test_what_makes_no_difference_is_not_played():
     every = {UNDISTURBED, *DISTURBANCES}
     assert disturbances(cells, "planner") == disturbances(cells, "policy") == every
     assert disturbances(cells, "oracle") == every - {"observation_noise", "observation_delay"}
-    assert disturbances(cells, "informed_oracle") == {UNDISTURBED, "mass", "friction", "gravity"}
+    assert disturbances(cells, "informed_oracle") == {"mass", "friction", "gravity"}
     assert len({cell.key for cell in cells}) == len(cells)
+    alone = cells_of("agents=[informed_oracle]", "disturbances=[push,observation_delay,mass]")
+    assert disturbances(alone, "informed_oracle") == {UNDISTURBED, "push", "mass"}
     (cell,) = cells_of("agents=[policy]", "disturbances=[mass]", "levels.mass=[1]")
     assert cell.disturbance == UNDISTURBED
     assert {cell.episodes for cell in cells if cell.agent in ORACLES} == {2}
@@ -179,14 +246,20 @@ def test_everybody_starts_at_the_same_places_under_the_same_chance():
     fewer.close()
 
 
-def test_physics_reach_the_simulation_and_stand_beside_other_factors():
-    run = open_run(CARTPOLE)
-    cell = cell_of("agents=[policy]", disturbance="mass", level=2.0)
-    cell = replace(cell, env_config={**cell.env_config, "factors": {"gravity": 0.5, "mass": 3.0}})
-    env = disturbed_env(cell, run)
+def test_physics_reach_the_simulation():
+    env = disturbed_env(cell_of("agents=[policy]", disturbance="mass", level=2.0), open_run(CARTPOLE))
     env.reset(seed=list(env.env_seeds))
-    assert env.factors() == [{"gravity": 0.5, "mass": 2.0}] * 2
+    assert env.factors() == [{"mass": 2.0}] * 2
     env.close()
+
+
+def test_a_checkpoint_that_was_trained_in_other_physics_is_refused(monkeypatch):
+    usual = open_run(CARTPOLE)
+    env_config = {**usual.config["env"], "factors": {"mass": [0.5, 2.0]}}
+    other = replace(usual, config={**usual.config, "env": env_config})
+    monkeypatch.setattr(robustness, "open_run", lambda checkpoint, task: other)
+    with pytest.raises(ConfigError, match=r"trained with env\.factors=\{'mass': \[0\.5, 2\.0\]\}"):
+        cells_of("agents=[policy]", "disturbances=[push]")
 
 
 def test_noise_is_measured_in_what_entries_vary_undisturbed(point_run):
@@ -229,6 +302,17 @@ def test_an_episode_that_diverges_is_left_out_and_the_others_stay_in_order():
             assert episode is None
         else:
             assert episode.num_steps == (5 if fate == "ends early" else toy_tasks.POINT_STEPS)
+
+
+def test_a_cell_of_which_every_episode_diverges_is_a_row(point_run, monkeypatch):
+    def explode(self, action):
+        return np.full(2, np.nan, np.float32), 0.0, False, False, {}
+
+    monkeypatch.setattr(toy_tasks.Point, "step", explode)
+    base = [f"checkpoints=[{point_run}]", f"task={toy_tasks.POINT}", "agents=[policy]", "episodes=2"]
+    config = to_dict(compose_config("bench_robustness", [*base, "disturbances=[action_delay]"]))
+    found = run_cell(make_cells(config)[0])
+    assert (found["episodes"], found["diverged"], found["return"], found["returns"]) == (0, 2, "", "")
 
 
 @pytest.mark.parametrize(

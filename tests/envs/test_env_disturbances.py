@@ -71,6 +71,17 @@ def test_pushes_come_at_random_and_again_with_the_seed_whatever_is_done():
     assert pushes(1, 0.0) != found
 
 
+def test_a_robot_whose_mass_is_drawn_is_pushed_as_it_is_in_the_episode():
+    env = envs.Push(envs.make("cheetah-run", factors={"mass": [0.5, 2.0]}), speed_m_s=0.5)
+    usual = envs.Push(envs.make("cheetah-run"), speed_m_s=0.5).impulse_n_s
+    drawn = []
+    for seed in range(3):
+        env.reset(seed=seed)
+        drawn.append(task_env_of(env).factors["mass"])
+        assert env.impulse_n_s == pytest.approx(drawn[-1] * usual)
+    assert len(set(drawn)) == 3
+
+
 def test_nothing_is_left_of_a_push_after_its_step():
     env = envs.Push(envs.make("walker-walk"), speed_m_s=1.0, interval_s=0.03)
     env.reset(seed=0)
@@ -128,6 +139,38 @@ def test_an_action_that_is_delayed_acts_so_many_steps_later(num_steps):
         delayed.reset(seed=4)
         for played, given in zip([*np.zeros((num_steps, 6), np.float32), *actions], actions, strict=False):
             np.testing.assert_array_equal(env.step(played)[0]["state"], delayed.step(given)[0]["state"])
+
+
+def test_an_action_on_its_way_is_not_what_the_caller_writes_into_theirs_meanwhile():
+    delayed = envs.ActionDelay(envs.make("walker-walk"), num_steps=1)
+    states = []
+    for writes in (False, True):
+        delayed.reset(seed=4)
+        action = np.full(6, 0.5, np.float32)
+        delayed.step(action)
+        if writes:
+            action[:] = -0.5
+        states.append(delayed.step(np.zeros(6))[0]["state"])
+    np.testing.assert_array_equal(*states)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_each_environment_of_a_vector_is_disturbed_by_a_chance_of_its_own(how):
+    def starts(**kwargs):
+        vector = envs.make_vec("cartpole-swingup", num_envs=3, seed=1, how=how, **kwargs)
+        states = vector.reset()[0]["state"]
+        seeds = vector.env_seeds
+        vector.close()
+        return states, seeds
+
+    wrap = partial(envs.ObservationNoise, std={"state": 0.1})
+    (noisy, seeds), (plain, _) = starts(wrappers=[wrap]), starts()
+    noise = np.round(noisy - plain, 5)
+    assert len({tuple(each) for each in noise}) == 3
+    for seed, state in zip(seeds, noisy, strict=True):  # which is that of its first seed
+        np.testing.assert_array_equal(
+            wrap(envs.make("cartpole-swingup", seed=seed)).reset()[0]["state"], state
+        )
 
 
 def test_disturbances_go_on_top_of_each_other_and_into_vectors():

@@ -66,11 +66,19 @@ ORACLES = ("oracle", "informed_oracle")
 
 
 def reaches(disturbance: str, agent: str) -> bool:
-    """Whether it makes a difference to the agent, and to no other that is measured already."""
-    kind = DISTURBANCES[disturbance]
-    if agent == "informed_oracle":
-        return kind.is_physics  # else it is the oracle
-    return agent != "oracle" or not kind.is_seen
+    """Whether it makes a difference to the agent."""
+    return agent not in ORACLES or not DISTURBANCES[disturbance].is_seen
+
+
+def same_as(agent: str, disturbance: str) -> str:
+    """Who plays the same: an informed oracle knows no more than the oracle where physics are as usual."""
+    is_usual = disturbance == UNDISTURBED or not DISTURBANCES[disturbance].is_physics
+    return "oracle" if agent == "informed_oracle" and is_usual else agent
+
+
+def level_text(level: float) -> str:
+    """All its digits; whole numbers without a point."""
+    return str(level).removesuffix(".0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +118,11 @@ class Cell:
     @property
     def key(self) -> tuple[str, ...]:
         """Which cell of the sweep it is, as text."""
-        return self.checkpoint, self.agent, self.disturbance, f"{self.level:g}", self.settings
+        return self.checkpoint, self.agent, self.disturbance, level_text(self.level), self.settings
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
-    """Play it on one thread; returns its row. Errors: `RunError` if every simulation diverged."""
+    """Play it on one thread; returns its row, without a return where every simulation diverged."""
     torch.set_num_threads(1)
     run = open_run(cell.checkpoint, task=cell.task)
     env = disturbed_env(cell, run)
@@ -123,15 +131,13 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     finally:
         env.close()
     returns = [episode.total_reward for episode in episodes if episode is not None]
-    if not returns:
-        raise RunError("every simulation diverged")
-    interval = mean_interval(returns)
+    interval = mean_interval(returns) if returns else None
     return dict(zip(KEY, cell.key, strict=True)) | {
         "task": cell.task,
         "episodes": len(returns),
-        "return": interval.mean,
-        "return_low": interval.low,
-        "return_high": interval.high,
+        "return": interval.mean if interval else "",
+        "return_low": interval.low if interval else "",
+        "return_high": interval.high if interval else "",
         "returns": " ".join(f"{each:.6g}" for each in returns),
         "diverged": episodes.count(None),
     }
@@ -151,7 +157,7 @@ def disturbed_env(cell: Cell, run: TrainedRun) -> envs.SyncTaskVectorEnv:
         delay = envs.ActionDelay if cell.disturbance == "action_delay" else envs.ObservationDelay
         wrappers = [partial(delay, num_steps=int(level))]
     elif cell.disturbance != UNDISTURBED:
-        env_config["factors"] = {**env_config.get("factors", {}), cell.disturbance: level}
+        env_config["factors"] = {cell.disturbance: level}
     return _make_env(cell.task, env_config, cell.episodes, cell.seed, wrappers)
 
 
@@ -179,7 +185,10 @@ def _usual_std(checkpoint: str, task: str, seed: int) -> dict[str, np.ndarray]:
         env.close()
     seen = [episode.observation for episode in episodes if episode is not None]
     if not seen:
-        raise RunError("every simulation diverged while nothing disturbed it")
+        raise RunError(
+            "every simulation diverged while nothing disturbed the policy, so that noise has no measure: "
+            "leave observation_noise out of disturbances="
+        )
     found = {}
     for key in seen[0]:
         values = np.concatenate([observation[key] for observation in seen]).astype(np.float64)

@@ -18,8 +18,10 @@ from worldmodel.apps.bench.disturbed import (
     ORACLES,
     UNDISTURBED,
     Cell,
+    level_text,
     reaches,
     run_cell,
+    same_as,
 )
 from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.bench.robustness_report import write_report
@@ -67,7 +69,7 @@ def make_cells(config: dict[str, Any]) -> list[Cell]:
     cells: list[Cell] = []
     for checkpoint in config["checkpoints"]:
         run = open_run(checkpoint, task=config["task"])
-        _check_task(run, config)
+        _check_task(checkpoint, run, config)
         for agent in config["agents"]:
             cells += _cells_of(checkpoint, run, agent, config)
     return cells
@@ -90,6 +92,8 @@ def _cells_of(checkpoint: str, run: TrainedRun, agent: str, config: dict[str, An
         if level != DISTURBANCES[name].neutral
     }
     for disturbance, level in [(UNDISTURBED, 0.0), *sorted(levels)]:
+        if (other := same_as(agent, disturbance)) != agent and other in config["agents"]:
+            continue
         yield Cell(
             checkpoint=checkpoint,
             task=run.task,
@@ -138,9 +142,14 @@ def _check(config: dict[str, Any]) -> None:
             )
 
 
-def _check_task(run: TrainedRun, config: dict[str, Any]) -> None:
+def _check_task(checkpoint: str, run: TrainedRun, config: dict[str, Any]) -> None:
     """Whether all that is asked for can be done in its task. Errors: `ConfigError` or `EnvError`."""
     _ = run.world_model
+    if own := run.config["env"].get("factors"):
+        raise ConfigError(
+            f"checkpoints: {checkpoint} was trained with env.factors={own}, and levels are measured against "
+            "the task's usual physics: name checkpoints that were trained without factors"
+        )
     for name in config["disturbances"]:
         if DISTURBANCES[name].is_physics:
             factors = envs.factors_of(run.task)
@@ -152,8 +161,8 @@ def _check_task(run: TrainedRun, config: dict[str, Any]) -> None:
             for level in config["levels"][name]:
                 if not factor.low <= level <= factor.high:
                     raise ConfigError(
-                        f"levels.{name}: {level:g} is not from {factor.low:g} to {factor.high:g}, "
-                        f"{factor.meaning}"
+                        f"levels.{name}: {level_text(float(level))} is not from {factor.low:g} to "
+                        f"{factor.high:g}, {factor.meaning}"
                     )
     if set(config["agents"]) & set(ORACLES):
         envs.batch_task(run.task)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 import envs
 from worldmodel.apps import plots
-from worldmodel.apps.bench.disturbed import DISTURBANCES, UNDISTURBED, reaches
+from worldmodel.apps.bench.disturbed import DISTURBANCES, UNDISTURBED, level_text, reaches, same_as
 from worldmodel.apps.bench.output import markdown_table, provenance_lines
 from worldmodel.apps.statistics import Mean
 from worldmodel.files import write_json
@@ -30,12 +31,36 @@ _NUM_COLUMNS = 4
 
 
 @dataclass(frozen=True)
+class Played:
+    """What a cell gave: the mean return of all episodes but those that diverged (None: all did)."""
+
+    mean: Mean | None
+    num_diverged: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, str]) -> Played:
+        """Of a row of the table."""
+        num_episodes, num_diverged = int(row["episodes"]), int(row["diverged"])
+        if num_episodes == 0:
+            return cls(None, num_diverged)
+        mean, low, high = (float(row[name]) for name in ("return", "return_low", "return_high"))
+        return cls(Mean(mean=mean, low=low, high=high, count=num_episodes), num_diverged)
+
+    def text(self, share: float | None = None) -> str:
+        """For people."""
+        if self.mean is None:
+            return "diverged"
+        shown = str(self.mean) if share is None else f"{self.mean}, {share:.0%}"
+        return shown + _and_diverged(self.num_diverged)
+
+
+@dataclass(frozen=True)
 class Results:
     """What was measured of one checkpoint: returns by agent, disturbance and level."""
 
     checkpoint: str
     task: str
-    cells: Mapping[tuple[str, str, float], Mean]
+    cells: Mapping[tuple[str, str, float], Played]
 
     @classmethod
     def of(cls, rows: Sequence[dict[str, str]], checkpoint: str) -> Results | None:
@@ -43,33 +68,29 @@ class Results:
         mine = [row for row in rows if row["checkpoint"] == checkpoint]
         if not mine:
             return None
-        cells = {
-            (row["agent"], row["disturbance"], float(row["level"])): Mean(
-                mean=float(row["return"]),
-                low=float(row["return_low"]),
-                high=float(row["return_high"]),
-                count=int(row["episodes"]),
-            )
-            for row in mine
-        }
+        cells = {(row["agent"], row["disturbance"], float(row["level"])): Played.of(row) for row in mine}
         return cls(checkpoint, mine[0]["task"], cells)
 
-    def at(self, agent: str, disturbance: str, level: float) -> Mean | None:
+    def at(self, agent: str, disturbance: str, level: float) -> Played | None:
         """Of an agent at a level: where the disturbance does not reach it, what it was without."""
-        if level == DISTURBANCES[disturbance].neutral or (
-            agent == "oracle" and not reaches(disturbance, agent)
-        ):
+        if level == DISTURBANCES[disturbance].neutral or not reaches(disturbance, agent):
             return self.undisturbed(agent)
-        return self.cells.get((agent, disturbance, level))
+        return self._cell(agent, disturbance, level)
 
-    def undisturbed(self, agent: str) -> Mean | None:
+    def undisturbed(self, agent: str) -> Played | None:
         """What nothing disturbed."""
-        return self.cells.get((agent, UNDISTURBED, 0.0))
+        return self._cell(agent, UNDISTURBED, 0.0)
 
-    def share(self, agent: str, mean: Mean | None) -> float | None:
-        """Of the undisturbed return; None where that is not above 0."""
+    def share(self, agent: str, played: Played | None) -> float | None:
+        """Of the undisturbed return; None where that is not above 0, or one of both diverged."""
         whole = self.undisturbed(agent)
-        return None if mean is None or whole is None or whole.mean <= 0 else mean.mean / whole.mean
+        if played is None or played.mean is None or whole is None or whole.mean is None:
+            return None
+        return played.mean.mean / whole.mean.mean if whole.mean.mean > 0 else None
+
+    def _cell(self, agent: str, disturbance: str, level: float) -> Played | None:
+        own = self.cells.get((agent, disturbance, level))
+        return own or self.cells.get((same_as(agent, disturbance), disturbance, level))
 
 
 def write_report(
@@ -84,8 +105,7 @@ def write_report(
     for results in found:
         if results is None:
             continue
-        name = re.sub(r"[^\w.-]+", "-", envs.canonical_task(results.task))
-        name = f"{name}-{names.count(name) + 1}" if name in names else name
+        name = _free_name(re.sub(r"[^\w.-]+", "-", envs.canonical_task(results.task)), names)
         names.append(name)
         plots.save(_figure(results, config), folder / f"{name}.png")
         lines += [f"## {results.task}", "", f"Checkpoint: `{results.checkpoint}`.", ""]
@@ -96,6 +116,11 @@ def write_report(
     path = folder / "robustness.md"
     path.write_text("\n".join(lines))
     return path
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    numbered = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
 
 
 def _measured(rows: Sequence[dict[str, str]]) -> list[str]:
@@ -116,8 +141,8 @@ def _explanation(config: dict[str, Any]) -> list[str]:
         f"Mean return of {config['episodes']} episodes{oracle} with the 95 % interval in brackets, and the "
         "share of the same agent's undisturbed return. Every agent and level plays the same starts (seed "
         f"{config['seed']}) under the same chance. Nobody is told what disturbs. The oracle reads the "
-        "simulator's state: noise and delay of what is observed do not reach it. A dash: not "
-        "measured.",
+        "simulator's state: noise and delay of what is observed do not reach it. A simulation that diverged "
+        'has no return: means are of the others, with "(n diverged)" beside them. A dash: not measured.',
         "",
         f"A push acts for one control period on the heaviest body, every {config['push_interval_s']:g} s on "
         "average; 1 N s per kg would give the whole robot 1 m/s. Noise is Gaussian; a std of 1 is how much "
@@ -132,13 +157,25 @@ def _worst(results: Results, config: dict[str, Any]) -> list[str]:
     for agent in config["agents"]:
         cells = []
         for name in config["disturbances"]:
-            means = (results.at(agent, name, float(level)) for level in config["levels"][name])
-            shares = [share for mean in means if (share := results.share(agent, mean)) is not None]
-            cells.append(f"{min(shares):.0%}" if shares else "-")
+            levels = (results.at(agent, name, float(level)) for level in config["levels"][name])
+            cells.append(_least(results, agent, [played for played in levels if played is not None]))
         whole = results.undisturbed(agent)
-        rows.append([agent.replace("_", " "), "-" if whole is None else whole, *cells])
+        rows.append([agent.replace("_", " "), "-" if whole is None else whole.text(), *cells])
     names = [name.replace("_", " ") for name in config["disturbances"]]
     return markdown_table(["share left at the worst level", "undisturbed", *names], rows)
+
+
+def _least(results: Results, agent: str, levels: Sequence[Played]) -> str:
+    """The least share of some levels, and the most episodes that diverged at one of them."""
+    if any(played.mean is None for played in levels):
+        return "diverged"
+    shares = [share for played in levels if (share := results.share(agent, played)) is not None]
+    diverged = _and_diverged(max((played.num_diverged for played in levels), default=0))
+    return (f"{min(shares):.0%}" if shares else "-") + diverged
+
+
+def _and_diverged(num_diverged: int) -> str:
+    return f" ({num_diverged} diverged)" if num_diverged else ""
 
 
 def _levels(name: str, config: dict[str, Any]) -> list[float]:
@@ -152,15 +189,12 @@ def _table(results: Results, config: dict[str, Any]) -> list[str]:
         for level in _levels(name, config):
             is_neutral = level == DISTURBANCES[name].neutral
             cells = [_text(results, agent, results.at(agent, name, level)) for agent in config["agents"]]
-            rows.append([name.replace("_", " "), f"{level:g}{' (none)' * is_neutral}", *cells])
+            rows.append([name.replace("_", " "), f"{level_text(level)}{' (none)' * is_neutral}", *cells])
     return markdown_table(["disturbance", "level", *(a.replace("_", " ") for a in config["agents"])], rows)
 
 
-def _text(results: Results, agent: str, mean: Mean | None) -> str:
-    if mean is None:
-        return "-"
-    share = results.share(agent, mean)
-    return str(mean) if share is None else f"{mean}, {share:.0%}"
+def _text(results: Results, agent: str, played: Played | None) -> str:
+    return "-" if played is None else played.text(results.share(agent, played))
 
 
 def _told(results: Results) -> list[dict[str, Any]]:
@@ -171,10 +205,11 @@ def _told(results: Results) -> list[dict[str, Any]]:
             "agent": agent,
             "disturbance": disturbance,
             "level": level,
-            "return": mean.to_json(),
-            "share": results.share(agent, mean),
+            "return": None if played.mean is None else played.mean.to_json(),
+            "diverged": played.num_diverged,
+            "share": results.share(agent, played),
         }
-        for (agent, disturbance, level), mean in results.cells.items()
+        for (agent, disturbance, level), played in results.cells.items()
     ]
 
 
@@ -207,16 +242,17 @@ def _figure(results: Results, config: dict[str, Any]) -> Figure:
 def _panel(axes: Axes, results: Results, name: str, config: dict[str, Any]) -> None:
     kind, levels = DISTURBANCES[name], _levels(name, config)
     for agent in config["agents"]:
-        line = {level: mean for level in levels if (mean := results.at(agent, name, level)) is not None}
+        played = {level: results.at(agent, name, level) for level in levels}
+        line = {level: one.mean for level, one in played.items() if one is not None and one.mean is not None}
         plots.band(axes, line, color=COLORS[agent], label=agent.replace("_", " "))
     axes.axvline(kind.neutral, color=plots.MUTED, linestyle=":", linewidth=1)
     if kind.is_physics and min(levels) > 0:
         axes.set_xscale("log")
         axes.minorticks_off()
-    axes.set_xticks(levels, [f"{level:g}" for level in levels])
+    axes.set_xticks(levels, [level_text(level) for level in levels])
     axes.set_xlabel(kind.axis)
     axes.set_title(name.replace("_", " "), fontsize=10)
-    means = [mean.mean for mean in results.cells.values()]
-    if min(means) >= 0:  # the intervals of few episodes may reach far beyond what returns can be
+    means = [played.mean.mean for played in results.cells.values() if played.mean is not None]
+    if means and min(means) >= 0:  # the intervals of few episodes may reach far beyond what returns can be
         axes.set_ylim(0, 1.15 * max(max(means), 1e-9))
     plots.plain(axes)
