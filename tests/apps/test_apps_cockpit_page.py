@@ -71,6 +71,7 @@ def test_the_scene_shows_the_robot_where_it_is_and_its_futures_beside_it(server)
         loop.wait()
         page.update()
         found, frame = nodes(server), loop.frame
+        page._scene.show(frame, frame.at_s + 60.0)  # it glides there
         torso = frame.moment.bodies.positions[1]
         offset = np.array(found["/overlay"].position)
         np.testing.assert_allclose(offset, [-torso[0], -torso[1], 0.0], atol=1e-6)  # it is followed

@@ -240,7 +240,7 @@ def test_missing_and_empty_datasets_and_outputs_that_cannot_be_written_are_told(
 
 def test_logs_of_ones_own_are_not_sent_to_collect(tmp_path):
     for info, advice in (
-        ({"task": "Arm-v0"}, "Episodes with images"),
+        ({"task": "Nobodys-v0"}, "Episodes with images"),
         ({"task": "reacher-easy"}, "collect task"),
     ):
         path, output = tmp_path / info["task"], tmp_path / f"{info['task']}-page"

@@ -250,7 +250,10 @@ class Showing(ImaginingForesight):
     """Shows, in place of scores, from where it is asked to look."""
 
     def outlook_from(self, latent):
-        return Outlook(score=lambda candidates: latent, propose=None)
+        return self._look(latent)
+
+    def _look(self, latent):
+        return Outlook(score=lambda candidates: latent)
 
 
 def sighting(step):

@@ -82,7 +82,7 @@ def test_what_an_episode_draws_is_what_is_changed():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"), [("gravity", 9.0, "from 0 to 3"), ("colour", 1.0, "gravity, mass")]
+    ("name", "value", "told"), [("gravity", 9.0, "from 0 to 3"), ("colour", 1.0, "mass, friction, gravity")]
 )
 def test_what_cannot_be_turned_is_told_and_changes_nothing(env, name, value, told):
     live = envs.LiveFactors(env.simulation)
