@@ -191,7 +191,7 @@ def _figure(rows: list[Row], task: str) -> Figure:
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     left.set_title(task)
     left.legend(frameon=False)
     return figure
