@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from envs.errors import EnvError
-from envs.factors import PHYSICS, Factor
+from envs.factors import PHYSICS, Factor, Variation
 from envs.simulation import Simulation
 
 Result = TypeVar("Result")
@@ -30,6 +30,7 @@ class LiveFactors:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._usual = copy.copy(simulation.model)
+        self._variation = Variation(PHYSICS, {}, {})
         self.factors: Mapping[str, Factor] = PHYSICS
         self.values = {name: factor.default for name, factor in self.factors.items()}
         self._applied = dict(self.values)
@@ -63,8 +64,6 @@ class LiveFactors:
         if values == self._applied:  # who never turns anything has the very model that was compiled
             return
         model = self._simulation.model
-        for name, factor in self.factors.items():
-            factor.apply(model, self._usual, values[name])
-        mujoco.mj_setConst(model, mujoco.MjData(model))  # what follows from masses
+        self._variation.apply(model, self._usual, values)
         mujoco.mj_forward(model, self._simulation.data)  # what the next step starts from
         self._applied = dict(values)

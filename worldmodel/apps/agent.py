@@ -92,6 +92,11 @@ class PlanningAgent:
         self.plan: Plan | None = None
         self._is_new: Tensor | None = None
 
+    @property
+    def planner(self) -> SamplingPlanner:
+        """With what it plans."""
+        return self._planner
+
     def reset(self, is_new: np.ndarray | None = None) -> None:
         """Forget plan and past of these environments."""
         self._foresight.reset(is_new)
@@ -143,10 +148,8 @@ class PlanningAgent:
             shape = (size, self._num_proposals, planner.horizon, planner.action_dim)
             proposal_noise = self._noise(shape, device)
         noise = planner.draw_noise(size, self._generator, device)
-        recorded = None
         if outlook.recorded is not None and planner.is_recordable and deadline is None:
             recorded = outlook.recorded(planner)  # which knows no time
-        if recorded is not None:
             self.plan = recorded.plan(outlook.inputs, start, noise, proposal_noise)
         else:
             proposals = None

@@ -166,6 +166,12 @@ def not_negative(config: Mapping[str, Any], *names: str) -> None:
             raise ConfigError(f"{name}={config[name]}: must be at least 0")
 
 
+def at_most(config: Mapping[str, Any], name: str, highest: int) -> None:
+    """Check that this number is not above. Errors: `ConfigError`."""
+    if config[name] > highest:
+        raise ConfigError(f"{name}={config[name]}: must be at most {highest}")
+
+
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_module(CONFIGS, version_base="1.3"):

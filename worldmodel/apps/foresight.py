@@ -93,7 +93,10 @@ class ImaginingForesight(ABC):
 
     def _recorded(self, planner: SamplingPlanner) -> RecordedPlanner:
         """Its decisions as one launch: one recording for all agents with such a planner."""
-        return self._recordings.setdefault(repr(planner), RecordedPlanner(planner, self._look))
+        settings = repr(planner)
+        if settings not in self._recordings:
+            self._recordings[settings] = RecordedPlanner(planner, self._look)
+        return self._recordings[settings]
 
     @abstractmethod
     def _look(self, *inputs: Tensor) -> Outlook:

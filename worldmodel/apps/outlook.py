@@ -56,11 +56,16 @@ class RecordedPlanner:
         self._has_proposals = proposal_noise is not None
         extra = () if proposal_noise is None else (proposal_noise,)
         made = self._recorded(noise, *start.tensors.values(), *inputs, *extra)
-        plan = replace(_plan(made), num_evaluations=self._num_evaluations)
-        plan = replace(plan, num_iterations=plan.best_returns.shape[1])
+        plan = _plan(made)
+        num_iterations = plan.best_returns.shape[1]
         if self._raises:
-            check_scored(plan, plan.num_iterations)
-        return replace(plan, seconds=perf_counter() - began)
+            check_scored(plan, num_iterations)
+        return replace(
+            plan,
+            num_iterations=num_iterations,
+            num_evaluations=self._num_evaluations,
+            seconds=perf_counter() - began,
+        )
 
     def planned(self, noise: Tensor, *tensors: Tensor) -> list[Tensor]:
         """What is recorded: the tensors of a plan, from those of its start, the inputs, and noise."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from worldmodel.apps.build import build_env, build_planning_agent
-from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.config import at_most, not_negative, positive
 from worldmodel.apps.goals import GoalForesight
 from worldmodel.apps.progress import console
 from worldmodel.apps.run import default_num_threads
@@ -23,7 +23,6 @@ from worldmodel.apps.serving.log import open_log
 from worldmodel.apps.serving.request import RequestReader
 from worldmodel.apps.sessions import Session, SessionAgent, SessionGoals
 from worldmodel.apps.trained import TrainedRun, open_accelerated
-from worldmodel.errors import ConfigError
 from worldmodel.model import WorldModel
 
 _NUM_WARM_UP = 3  # decisions for each number of robots
@@ -118,8 +117,7 @@ def describe(run: TrainedRun, config: dict[str, Any], reader: RequestReader) -> 
 def _check(config: dict[str, Any]) -> None:
     positive(config, "max_batch", "num_threads")
     not_negative(config, "seed", "port", "batch_window_ms", "plan_ms", "disagreement_weight")
-    if config["port"] > 65535:
-        raise ConfigError(f"port={config['port']}: must be at most 65535")
+    at_most(config, "port", 65535)
 
 
 def _warm_up(agent: SessionAgent, reader: RequestReader, largest: int, plan_s: float | None) -> None:

@@ -13,7 +13,7 @@ import envs
 from worldmodel.apps.cockpit.ordinary import LatentReader, Ordinary
 from worldmodel.apps.foresight import Foresight, ImaginingForesight, OracleForesight
 from worldmodel.apps.memory import Memory, Observation, to_tensors
-from worldmodel.model import LatentModel
+from worldmodel.model import LatentModel, imagine
 
 FAR_STEPS = 10  # model error is told of 1 step and of so many
 Errors = dict[int, float]  # by how many steps ahead was imagined; root mean square, in standard deviations
@@ -55,9 +55,8 @@ class LearnedErrors:
         errors: Errors = {}
         for ahead in (1, FAR_STEPS):
             if len(self._actions) >= ahead:
-                latent = self._latents[-ahead]
-                for action in list(self._actions)[-ahead:]:
-                    latent = self._model.step(latent, action)
+                actions = torch.stack(list(self._actions)[-ahead:], dim=-2)
+                latent = imagine(self._model, self._latents[-ahead], actions)[:, -1]
                 imagined = self._reader.states(latent.cpu())[0]
                 errors[ahead] = float(np.sqrt(np.mean((imagined - seen) ** 2)))
         device = next(self._model.parameters()).device

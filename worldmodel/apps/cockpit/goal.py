@@ -52,11 +52,30 @@ class MovableGoal(Protocol):
         """Joint positions (nq,) that reach it; None where nobody can tell."""
 
 
-class EpisodeGoal:
-    """The goal of an episode of our own tasks: a place, marked by a body, and what else they ask for."""
+class DrawnGoal:
+    """A goal that an episode has drawn: what all such have in common."""
 
     def __init__(self, env: envs.TaskEnv) -> None:
         self._env = env
+
+    def numbers(self) -> np.ndarray:
+        """See `MovableGoal`."""
+        return np.array(self._env.goal.goal)
+
+    def set_numbers(self, numbers: np.ndarray) -> None:
+        """See `MovableGoal`."""
+        envs.set_goal(self._env, np.asarray(numbers, np.float64))
+
+    def pose(self) -> np.ndarray | None:
+        """See `MovableGoal`."""
+        return np.array(self._env.goal.goal_state()[1 : 1 + self._env.simulation.model.nq])
+
+
+class EpisodeGoal(DrawnGoal):
+    """The goal of an episode of our own tasks: a place, marked by a body, and what else they ask for."""
+
+    def __init__(self, env: envs.TaskEnv) -> None:
+        super().__init__(env)
         model, goal = env.simulation.model, env.goal.goal
         self._body = model.body(_GOAL_BODY).id
         self.is_place, self.radius_m = True, _radius_of_body(model, self._body)
@@ -74,14 +93,6 @@ class EpisodeGoal:
             *[(-math.pi, math.pi)] * others,
         ]
 
-    def numbers(self) -> np.ndarray:
-        """See `MovableGoal`."""
-        return np.array(self._env.goal.goal)
-
-    def set_numbers(self, numbers: np.ndarray) -> None:
-        """See `MovableGoal`."""
-        envs.set_goal(self._env, np.asarray(numbers, np.float64))
-
     def place(self) -> np.ndarray:
         """See `MovableGoal`."""
         return np.array(self._env.simulation.data.xpos[self._body])
@@ -92,18 +103,14 @@ class EpisodeGoal:
         numbers[: self._num_axes] = place[: self._num_axes]
         self.set_numbers(numbers)
 
-    def pose(self) -> np.ndarray | None:
-        """See `MovableGoal`."""
-        return np.array(self._env.goal.goal_state()[1 : 1 + self._env.simulation.model.nq])
 
-
-class PoseGoal:
+class PoseGoal(DrawnGoal):
     """The pose that an episode of a dm_control task draws as its goal (`envs.pose_goals`)."""
 
     is_place, radius_m = False, _SMALLEST_RADIUS_M
 
     def __init__(self, env: envs.TaskEnv) -> None:
-        self._env = env
+        super().__init__(env)
         joints = cast(PoseGoalEnv, env.goal).joints
         model = env.simulation.model
         names = [model.joint(int(np.flatnonzero(model.jnt_qposadr == at)[0])).name for at in joints.places]
@@ -115,14 +122,6 @@ class PoseGoal:
             zip(joints.low.tolist(), joints.high.tolist(), strict=True)
         )
 
-    def numbers(self) -> np.ndarray:
-        """See `MovableGoal`."""
-        return np.array(self._env.goal.goal)
-
-    def set_numbers(self, numbers: np.ndarray) -> None:
-        """See `MovableGoal`."""
-        envs.set_goal(self._env, np.asarray(numbers, np.float64))
-
     def place(self) -> np.ndarray:
         """See `MovableGoal`: a pose is no place."""
         raise ConfigError("the goal of this task is a pose, and no place: turn its numbers")
@@ -130,10 +129,6 @@ class PoseGoal:
     def set_place(self, place: np.ndarray) -> None:
         """See `place`."""
         self.place()
-
-    def pose(self) -> np.ndarray | None:
-        """See `MovableGoal`."""
-        return np.array(self._env.goal.goal_state()[1 : 1 + self._env.simulation.model.nq])
 
 
 class TargetGoal:

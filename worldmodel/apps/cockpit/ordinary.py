@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from worldmodel.analysis import QuadraticReadout, fit_quadratic_readout, latents
 from worldmodel.analysis.surprise import Signals
 from worldmodel.apps.alarm import Monitor
 from worldmodel.apps.build import action_dim, build_env
-from worldmodel.apps.cockpit.pose import PoseFeatures
+from worldmodel.apps.cockpit.pose import Known, PoseFeatures
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.simple_agents import ColoredNoiseAgent
 from worldmodel.apps.trained import TrainedRun, make_agent
@@ -29,7 +29,6 @@ _SEED = 3_000_017  # far from the episodes that are watched
 _LEAST_STD = 1e-6  # of what moves
 _TOLD_EXACT = "Futures are played in copies of the simulator: poses are exact."
 
-Known = Literal["position", "velocity", "nothing"]
 Tell = Callable[[int, int], None]  # how many episodes are done, of how many
 
 
@@ -121,15 +120,8 @@ def learn_ordinary(
     reader = _fitted(model, plain, episodes, simulation)
     ordinary = played[names[0]]
     limits = thresholds([_signals(model, each) for each in ordinary], 1 / (len(ordinary) + 1))
-    return Ordinary(
-        reader=reader,
-        limits=limits,
-        told=_TOLD_EXACT if plays_exactly else _told(reader, names),
-        _angles=angles,
-        _moving=moving,
-        _mean=mean,
-        _std=std,
-    )
+    told = plain.told if plays_exactly else _told(reader, names)
+    return replace(plain, reader=reader, limits=limits, told=told)
 
 
 def _told(reader: LatentReader, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from planners import Plan
 from worldmodel.apps.agent import Decision
-from worldmodel.apps.build import build_planner, build_planning_agent
+from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.cockpit.knobs import named_planner, turned
 from worldmodel.apps.foresight import Foresight, ImaginingForesight
 from worldmodel.apps.memory import Memory, Observation, Past
@@ -20,8 +20,7 @@ class Pilot:
     """Decides at one observation after another, or again at the same one.
 
     Attributes:
-        search: the planner.
-        agent: that decides with it.
+        agent: that decides.
         decision: the latest; None before the first.
 
     Errors: `ConfigError`, `PlannerError` for a planner that cannot be.
@@ -84,13 +83,12 @@ class Pilot:
 
     def _take(self, planner: dict[str, Any], knobs: dict[str, int | float]) -> None:
         config = turned(planner, knobs)
-        search = build_planner(config, self._foresight.action_dim)
         self.agent = build_planning_agent(self._foresight, config, seed=self._subject.config["seed"])
-        self.search, self._planner, self._knobs = search, planner, knobs
+        self._planner, self._knobs = planner, knobs
 
     def _fits(self, plan: Plan) -> bool:
-        search = self.search
-        return plan.elites.shape[1:] == (search.num_elites, search.num_parameters, search.action_dim)
+        planner = self.agent.planner
+        return plan.elites.shape[1:] == (planner.num_elites, planner.num_parameters, planner.action_dim)
 
     @property
     def _memory(self) -> Memory | None:

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import mujoco
 
+Known = Literal["position", "velocity", "nothing"]  # what of a part of a pose can be read
+
 _LEAST_R2 = 0.5  # below, a position is not known (how far a runner has come, say)
 _LEAST_VELOCITY_R2 = 0.3
 
@@ -51,9 +53,9 @@ class PoseFeatures:
                 columns.append(value)
         return np.concatenate([*columns, qvel], axis=-1)
 
-    def known(self, r2: np.ndarray) -> list[Literal["position", "velocity", "nothing"]]:
+    def known(self, r2: np.ndarray) -> list[Known]:
         """What of each part can be read, given the R2 of each feature."""
-        found: list[Literal["position", "velocity", "nothing"]] = []
+        found: list[Known] = []
         for part in self.parts:
             velocity = r2[self.dim :][part.dof]
             if r2[part.features].mean() >= _LEAST_R2:
@@ -65,7 +67,7 @@ class PoseFeatures:
     def positions(
         self,
         features: np.ndarray,
-        known: list[Literal["position", "velocity", "nothing"]],
+        known: list[Known],
         qpos: np.ndarray,
         qvel: np.ndarray,
         period_s: float,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mjviser import ViserMujocoScene
+from viser.transforms import SO3
 
 from worldmodel.apps.cockpit.future_scene import FutureScene
 from worldmodel.apps.cockpit.ghosts import Ghosts, meshes_of
-from worldmodel.apps.cockpit.kinematics import Bodies
+from worldmodel.apps.cockpit.kinematics import Bodies, Point
 from worldmodel.apps.cockpit.loop import Frame
 from worldmodel.apps.cockpit.moment import GoalMark
 from worldmodel.apps.cockpit.session import Session
@@ -80,7 +81,9 @@ class RobotScene:
         self._offset = -self._origin(bodies) if self.follows else np.zeros(3)
         with self._server.atomic():
             self._robot.update_from_arrays(
-                (bodies.positions + self._offset)[None], _matrices(bodies.quaternions)[None], env_idx=0
+                (bodies.positions + self._offset)[None],
+                SO3(bodies.quaternions).as_matrix()[None],
+                env_idx=0,
             )
             # mjviser puts what never moves where it is without following; only the last word is sent.
             self._robot.fixed_bodies_frame.position = self._offset
@@ -174,8 +177,9 @@ class RobotScene:
 
     def _show_hand(self, bodies: Bodies, force: np.ndarray) -> None:
         hand, model = self._session.hand, self._model
-        body = hand.body_index
-        place = bodies.positions[body] + _matrices(bodies.quaternions[body]) @ model.body_ipos[body]
+        place = bodies.place(
+            Point(name=hand.body, body=hand.body_index, offset=model.body_ipos[hand.body_index])
+        )
         if not self._is_pulling:
             self._grab.position = place
         weights = float(np.linalg.norm(force)) / hand.weight_n
@@ -203,14 +207,3 @@ def _between(before: Bodies, after: Bodies, share: float) -> Bodies:
         positions=(1 - share) * before.positions + share * after.positions,
         quaternions=quaternions / np.linalg.norm(quaternions, axis=-1, keepdims=True),
     )
-
-
-def _matrices(quaternions: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) of unit quaternions (..., 4)."""
-    w, x, y, z = np.moveaxis(quaternions, -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))

@@ -192,7 +192,7 @@ class Session:
         scored = returns.isfinite()
         if not scored.any():  # the plan itself, which nobody scored
             elites, returns, scored = plan.mean, plan.best_return, scored.new_ones(1)
-        actions = self.pilot.search.decode(elites[scored]).clamp(-1, 1)
+        actions = self.pilot.agent.planner.decode(elites[scored]).clamp(-1, 1)
         return foresee(self._source, self.kinematics, actions, returns[scored])
 
     def render(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from worldmodel.apps.cockpit import check_installed
-from worldmodel.apps.config import not_negative
+from worldmodel.apps.config import at_most, not_negative
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.serving.access import is_loopback
@@ -99,8 +99,7 @@ def _show(page: Page, loop: Loop, config: dict[str, Any], is_wanted: Callable[[P
 
 def _check(config: dict[str, Any]) -> None:
     not_negative(config, "port", "seconds")
-    if config["port"] > 65535:
-        raise ConfigError(f"port={config['port']}: must be at most 65535")
+    at_most(config, "port", 65535)
     for key, low, high in (("speed", 0.05, 3.0), ("updates_per_s", 1.0, 60.0)):
         if not low <= config[key] <= high:
             raise ConfigError(f"{key}={config[key]}: must be at least {low:g} and at most {high:g}")
