@@ -174,7 +174,7 @@ class SamplingPlanner(Sequences, ABC):
         `score` must be deterministic during the call. `proposals` are candidates from elsewhere (a policy's);
         one that is not finite never wins. They are scored once, in the first iteration, in place of as many
         draws; with another basis than single steps, as the nearest sequences that it can express. Device and
-        dtype follow `start`. `generator` None: torch's default one. `noise`, of `draw_noise`: used instead.
+        dtype follow `start`. `generator` None: torch's default one; `noise`, of `draw_noise`, is used up.
 
         `deadline` is a time of `time.perf_counter()` in seconds: no iteration starts that would end after it
         if it took as long as the one before. If it has passed already, `start` comes back as a valid plan
