@@ -38,6 +38,7 @@ from envs.registry import (  # noqa: E402
     make,
     make_vec,
     task_names,
+    to_play,
 )
 from envs.simulation import Simulation  # noqa: E402
 from envs.vector import SyncTaskVectorEnv, TaskVectorEnv  # noqa: E402
@@ -82,5 +83,6 @@ __all__ = [
     "set_goal",
     "set_goal_state",
     "task_names",
+    "to_play",
     "violations_of",
 ]

@@ -71,6 +71,13 @@ class MjcfTask(BatchTask):
     def is_solved(self, readings: Readings) -> np.ndarray:
         """Whether a state has reached the goal that stands in the model: bool [...]."""
 
+    def to_play(self, state: np.ndarray) -> np.ndarray:
+        """Of observations (..., O), the actions (..., A) of length 1 that go at what can be moved.
+
+        For tasks in which noise alone would hardly touch anything.
+        """
+        raise NotImplementedError
+
     def goal(self, readings: Readings) -> np.ndarray:
         """The goal that stands in the model, [..., G]: by default the place of the goal's body, G = 3."""
         place = readings.constant("body", GOAL_BODY, "pos")

@@ -20,6 +20,7 @@ from envs.gymnasium_tasks import find_spec, load_gymnasium_task
 from envs.live_physics import has_live_physics
 from envs.loaded_task import LoadedTask
 from envs.mjcf_env import load_mjcf_task
+from envs.mjcf_task import MjcfTask
 from envs.pose_goals import POSES
 from envs.suite import canonical_name, load_suite_task, suite_tasks
 from envs.task_images import hide_geoms
@@ -227,6 +228,24 @@ def factors_of(task: str) -> Mapping[str, Factor]:
     if _is_suite_task(task):
         return PHYSICS
     raise _unknown(task)
+
+
+def to_play(task: str) -> Callable[[np.ndarray], np.ndarray]:
+    """`MjcfTask.to_play` of a task.
+
+    Raises:
+        UnknownTaskError: no such task.
+        EnvError: nothing in it can be played with.
+    """
+    check_exists(task)
+    playful = [name for name, own in OWN_TASKS.items() if type(own).to_play is not MjcfTask.to_play]
+    name = canonical_name(task)
+    if name not in playful:
+        raise EnvError(
+            f"policy=play: {task} does not say how to go at things, as {', '.join(playful)} does; "
+            "policy=colored is noise that gets far"
+        )
+    return OWN_TASKS[name].to_play
 
 
 def check_exists(task: str) -> None:

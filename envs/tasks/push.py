@@ -60,6 +60,11 @@ class Push(MjcfTask):
             axis=-1,
         )
 
+    def to_play(self, state: np.ndarray) -> np.ndarray:
+        """From the pusher to the block's middle."""
+        way = state[..., 2:4] - state[..., _PUSHER]  # never 0: the pusher has a width
+        return np.asarray(way / np.linalg.norm(way, axis=-1, keepdims=True))
+
     def reward(self, readings: Readings) -> np.ndarray:
         """1 at the goal, falling with distance and angle; a little for being at the block."""
         distance_m, angle_rad = self._errors(readings)

@@ -262,6 +262,18 @@ def test_a_mixed_agent_asks_each_for_its_own_rows():
     assert noisy.std == pytest.approx(np.full((3, 1), 3**-0.5))
 
 
+def test_who_plays_pushes_what_noise_leaves_alone(tmp_path):
+    def pushed(policy):
+        """The share of an episode's steps after which the block moves, of each episode."""
+        command = ["collect", f"dataset={tmp_path / policy}", "task=push", f"policy={policy}", "episodes=10"]
+        assert main([*command, "env.action_repeat=3", "num_envs=5"]) == 0
+        states = [episode.observation["state"] for episode in EpisodeDataset.open(tmp_path / policy)]
+        return np.array([(np.linalg.norm(state[:, 8:10], axis=-1) > 0.01).mean() for state in states])
+
+    assert pushed("play").min() > 0.05
+    assert pushed("play").mean() > 4 * pushed("colored").mean()
+
+
 @pytest.mark.parametrize("kind", ["csv", "npy"])
 def test_a_script_is_played_over_and_over(tmp_path, kind):
     actions = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]

@@ -23,7 +23,13 @@ import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_env
 from worldmodel.apps.rollout import Collector
-from worldmodel.apps.simple_agents import FunctionAgent, MixedAgent, ScriptedAgent
+from worldmodel.apps.simple_agents import (
+    ColoredNoiseAgent,
+    FunctionAgent,
+    MixedAgent,
+    PlayAgent,
+    ScriptedAgent,
+)
 from worldmodel.apps.trained import AGENTS, TrainedRun, make_agent, open_accelerated
 from worldmodel.data import Episode
 from worldmodel.errors import ConfigError
@@ -167,12 +173,20 @@ class Collection:
         dim = action_dim(self.env)
         if policy == "scripted":
             return ScriptedAgent(self._script, dim)
+        if policy == "play":
+            noise = ColoredNoiseAgent(dim, np.random.default_rng(seed), exponent=0.0)
+            return PlayAgent(noise, self._to_play())
         if ":" in policy:
             return FunctionAgent(self._function(policy), dim, np.random.default_rng(seed))
         if policy not in AGENTS:
-            further = "scripted (script=FILE), or module:function"
+            further = "play, scripted (script=FILE), or module:function"
             raise ConfigError(f"there is no policy {policy!r}. Known: {', '.join(AGENTS)}, {further}")
         return make_agent(policy, dim, seed=seed, run=self.run, planner_config=self.config.get("planner"))
+
+    def _to_play(self) -> Callable[[np.ndarray], np.ndarray]:
+        if "state" not in self.config["env"]["observe"]:
+            raise ConfigError("policy=play sees where things are: env.observe=[state,pixels]")
+        return envs.to_play(self.task)
 
     @cached_property
     def _script(self) -> np.ndarray:

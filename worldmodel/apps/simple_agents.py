@@ -10,6 +10,8 @@ from worldmodel.apps.agent import Agent, Decision, batch_size
 from worldmodel.apps.memory import Observation
 from worldmodel.errors import ConfigError
 
+_DRAWN = 0.6  # how much of the largest action draws a playing agent to things; its noise has this std
+
 
 class ZeroAgent:
     """Always the action 0: what the task gives for nothing."""
@@ -89,6 +91,29 @@ class ColoredNoiseAgent:
         noise = np.fft.irfft(spectrum, n=self._period, axis=-1)
         noise *= self._std / noise.std(axis=-1, keepdims=True)
         return noise.swapaxes(1, 2).clip(-1, 1).astype(np.float32)
+
+
+class PlayAgent:
+    """Plays with the things of a task: noise, drawn to the nearest that can be moved.
+
+    Noise alone seldom touches anything, and a model of what is pushed cannot be learned from what is not.
+    """
+
+    def __init__(self, noise: ColoredNoiseAgent, to_play: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._noise, self._to_play = noise, to_play
+
+    def reset(self, is_new: np.ndarray | None = None) -> None:
+        """Draw new noise for these environments."""
+        self._noise.reset(is_new)
+
+    def act(self, observation: Observation) -> Decision:
+        """The next piece of the noise, moved towards the nearest thing."""
+        noise = self._noise.act(observation)
+        shift = _DRAWN * self._to_play(observation["state"])
+        mean = (noise.mean + shift).astype(np.float32)
+        return Decision(
+            action=(noise.action + shift).clip(-1, 1).astype(np.float32), mean=mean, std=noise.std
+        )
 
 
 class ScriptedAgent:
