@@ -11,6 +11,7 @@ import torch
 
 from planners import PlannerError
 from worldmodel.apps.agent import PlanningAgent
+from worldmodel.apps.allocation import keep_freed_memory
 from worldmodel.apps.build import (
     build_acceleration,
     build_device,
@@ -49,6 +50,7 @@ class Training(ABC):
     def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         _check(config)
         torch.set_num_threads(default_num_threads(config["num_threads"]))
+        keep_freed_memory()
         self.run_dir, self.config = run_dir, config
         self._lock = lock_run(run_dir)
         self.seed: int = config["seed"]

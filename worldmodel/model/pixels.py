@@ -23,7 +23,7 @@ class PixelEncoder(nn.Module):
 
     def forward(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch embedding"]:
         """Embed images (any leading axes)."""
-        flat = pixels.reshape(-1, *pixels.shape[-3:]).float() / 255.0 - 0.5
+        flat = pixels.reshape(-1, *pixels.shape[-3:]).float().div_(255.0).sub_(0.5)
         return self.layers(flat).reshape(*pixels.shape[:-3], -1)
 
 
