@@ -1,6 +1,9 @@
 """Real time: what is told acts when it should, and what goes wrong is survived, counted and shown."""
 
 import json
+import multiprocessing
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -17,6 +20,7 @@ from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.foresight import ImaginingForesight, OracleForesight
 from worldmodel.apps.outlook import Outlook
 from worldmodel.apps.realtime.belief import LatentBelief, PhysicsBelief
+from worldmodel.apps.realtime.body import Body, live_episodes
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits
 from worldmodel.apps.realtime.loop import LoopSettings, RealtimeLoop
@@ -218,6 +222,27 @@ def test_a_simulated_robot_is_a_robot_and_has_a_watchdog():
         assert (np.array(robot.lived.actions)[1:] == 0).all()
     finally:
         robot.close()
+
+
+def test_a_goal_counts_in_its_time_alone(monkeypatch):
+    """A pose of reacher is to be reached in 2 s of its 20."""
+    asked = []
+    monkeypatch.setattr(envs, "is_solved", lambda env: asked.append(env) or False)
+    ours, theirs = multiprocessing.Pipe()
+    env = {**ENV, "action_repeat": 5}
+    body = Body("reacher-easy", env, period_s=1e-4, seeds=[1], faults=Faults(), watchdog_s=1.0, camera=None)
+    for message in (("start", None), ("do", np.zeros(2, np.float32))):
+        ours.send(message)
+    thread = threading.Thread(target=live_episodes, args=(theirs, body))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # which threads may not call
+    thread.start()
+    kind, content = ours.recv()
+    while kind != "lived":
+        kind, content = ours.recv()
+    ours.send(("close", None))
+    thread.join()
+    assert len(content.actions) == 200
+    assert len(asked) == 2.0 / 0.02 / 5
 
 
 def test_a_robot_whose_process_is_gone_says_so():

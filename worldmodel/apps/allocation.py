@@ -8,7 +8,7 @@ _LARGEST = 1 << 30  # bytes of an allocation whose memory is kept for the next
 
 
 def keep_freed_memory() -> None:
-    """Let memory that is freed be used again, and not go back to the system: for a loop that needs it at once.
+    """Let memory that is freed be used again, and not go back to the system: for a loop that needs it soon.
 
     glibc gives large arrays to the system and takes them back with each update, whose pages are then zeroed:
     a fifth of the CPU time of an update from 64 x 64 pixels. Other C libraries are left as they are.
