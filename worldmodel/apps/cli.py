@@ -87,8 +87,8 @@ def _dispatch(arguments: list[str]) -> int:
     if num_processes > 1 and not VERBS[name].runs_in_processes:
         together = ", ".join(verb for verb in VERBS if VERBS[verb].runs_in_processes)
         raise RunError(
-            f"worldmodel {name} was started in {num_processes} processes, which would all do the same: start it "
-            f"without torchrun (which is for {together})"
+            f"worldmodel {name} was started in {num_processes} processes, which would all do the same: start "
+            f"it without torchrun (which is for {together})"
         )
     overrides = VERBS[name].overrides_of(overrides)
     implied = VERBS[name].implied(overrides)

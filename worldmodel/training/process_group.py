@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -147,8 +147,9 @@ class ProcessGroup(Processes):
             self.order(Order.FINISH if error is None else Order.INTERRUPT)
         elif error is not None and not isinstance(error, PeerError):
             why = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _line(error)
-            # They notice that this one is gone, and look here.
-            self._store.compare_set(_REPORT, "", f"{self.rank} {why}")
+            with suppress(RuntimeError):  # the store may have been with one that is gone
+                # They notice that this one is gone, and look here.
+                self._store.compare_set(_REPORT, "", f"{self.rank} {why}")
         if error is None:
             dist.destroy_process_group()
 

@@ -41,7 +41,7 @@ def sigreg(
     weights[[0, -1]] = spacing
     normal = (-0.5 * knots.square()).exp()  # the characteristic function of N(0, 1)
     angles = (embeddings @ directions)[..., None] * knots  # time, batch, direction, knot
-    real, imaginary = (processes.mean(part.mean(1)) for part in (angles.cos(), angles.sin()))
+    real, imaginary = processes.mean(angles.cos().mean(1)), processes.mean(angles.sin().mean(1))
     error = (real - normal).square() + imaginary.square()
     return embeddings.shape[1] * processes.count * (error * normal * weights).sum(-1).mean()
 
