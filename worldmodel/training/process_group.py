@@ -30,7 +30,7 @@ def join() -> Processes:
     """
     alone = "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1"
     processes = Processes() if alone else ProcessGroup()
-    processes.is_restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    processes.is_restarted = _num_restarts() > 0
     return processes
 
 
@@ -42,7 +42,9 @@ class ProcessGroup(Processes):
 
     def __init__(self) -> None:
         try:
-            self._store, self.rank, self.count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+            store, self.rank, self.count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+            # torchrun keeps one store over all restarts: what stands there of earlier processes is not ours.
+            self._store = dist.PrefixStore(f"{_num_restarts()}/{self.count}", store)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
                 backend, store=self._store, rank=self.rank, world_size=self.count, timeout=_TIMEOUT
@@ -193,6 +195,10 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.group.averaged(gradients[0]), None
+
+
+def _num_restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _line(error: BaseException) -> str:
