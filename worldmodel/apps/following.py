@@ -11,6 +11,7 @@ from dataclasses import asdict
 import torch
 from safetensors.torch import load, save
 
+from worldmodel.apps.allocation import keep_freed_memory
 from worldmodel.apps.build import build_acceleration, build_device
 from worldmodel.apps.learner import Learner
 from worldmodel.apps.progress import counted
@@ -56,6 +57,7 @@ def follow(processes: Processes) -> None:
     tensors = load(processes.told())
     config = facts["config"]
     torch.set_num_threads(default_num_threads(config["num_threads"], processes.num_local))
+    keep_freed_memory()
     device = build_device(config["device"], processes)
     acceleration = build_acceleration(config, device)
     model = make_model(WorldModelSize(**facts["size"]))
