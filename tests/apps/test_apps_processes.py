@@ -14,7 +14,7 @@ import torch
 import toy_tasks
 from safetensors.torch import load_file
 
-from worldmodel.apps import following
+from worldmodel.apps import following, learner
 from worldmodel.apps.build import build_device
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config
@@ -39,6 +39,12 @@ class First(Processes):
     """The first of three, which never meet."""
 
     count = 3
+
+
+class Neighbour(First):
+    """The same, on one machine."""
+
+    num_local = 3
 
 
 def launched(*arguments: str, restarts: int = 0) -> list[str]:
@@ -160,6 +166,8 @@ def test_all_must_see_the_same_dataset(dataset):
     opened = following._opened(path, seen, First())
     assert opened is not None
     assert len(opened) == 4
+    assert opened.in_memory
+    assert not learner.open_dataset(path, Neighbour()).in_memory
     with pytest.raises(DatasetError, match=f"process 0 of 3 sees {seen} there, the first one 5 episodes of"):
         following._opened(path, "5 episodes of 100 steps", First())
     assert following._opened(None, "nothing that is looked at", First()) is None

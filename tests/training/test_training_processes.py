@@ -1,14 +1,17 @@
 """Several processes that train one model: together they do what one does, and none is left waiting."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import together
 import torch
+from made_linear import linear_batch
 from safetensors.torch import load_file
 
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.training import ALONE, Processes, join
+from worldmodel.training.packing import Layout, layout_of, packed, unpacked
 
 SAME = [*together.TRAINERS, "every_loss", "handed_out"]
 COUNT = 2
@@ -82,6 +85,24 @@ def test_where_one_hangs_the_others_do_not_wait_for_ever(tmp_path):
         second.communicate()
     assert code == 2
     assert "PeerError: one of the 2 processes does not answer for 10 minutes" in out
+
+
+def test_a_packed_batch_comes_back_in_parts_without_what_nothing_is_learned_from():
+    batch = linear_batch(together.WINDOW)
+    pixels = torch.randint(0, 256, (16, together.WINDOW + 1, 3, 4, 4)).to(torch.uint8)
+    batch = replace(batch, observation=batch.observation | {"pixels": pixels}, extra={"more": batch.reward})
+    layout = Layout.decoded(layout_of(batch).encoded())
+    rows = packed(batch, layout)
+    assert rows.shape == (16, layout.num_bytes)
+    back = unpacked(rows[4:8], layout)
+    assert back.extra == {}
+    assert back.observation.keys() == {"state", "pixels"}
+    for name, tensor in back.observation.items():
+        assert torch.equal(tensor, batch.observation[name][4:8])
+    for name in ("action", "reward", "terminated", "valid"):
+        assert torch.equal(getattr(back, name), getattr(batch, name)[4:8])
+    with pytest.raises(ValueError, match="those before had"):
+        packed(linear_batch(together.WINDOW), layout)
 
 
 class Third(Processes):

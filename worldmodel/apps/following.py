@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 
 from worldmodel.apps.allocation import keep_freed_memory
 from worldmodel.apps.build import build_acceleration, build_device
-from worldmodel.apps.learner import Learner
+from worldmodel.apps.learner import Learner, open_dataset
 from worldmodel.apps.progress import counted
 from worldmodel.apps.run import default_num_threads
 from worldmodel.data import EpisodeDataset
@@ -83,7 +83,7 @@ def _opened(path: str | None, seen_by_first: str, processes: Processes) -> Episo
     """The dataset to learn from; none where the first process acts."""
     if path is None:
         return None
-    dataset = EpisodeDataset.open(path)
+    dataset = open_dataset(path, processes)
     if (seen := _told(dataset)) != seen_by_first:
         raise DatasetError(
             f"dataset={path}: process {processes.rank} of {processes.count} sees {seen} there, the first one "

@@ -8,9 +8,15 @@ import numpy as np
 import torch
 
 from worldmodel.data import Batch, EpisodeDataset
-from worldmodel.training import Trainer
+from worldmodel.training import Processes, Trainer
 
 LOG_EVERY = 100  # updates
+
+
+def open_dataset(path: str, processes: Processes) -> EpisodeDataset:
+    """The dataset that all learn from. Errors: `DatasetError`."""
+    # Processes of one machine share what it keeps of the files; copies of their own would fill its memory.
+    return EpisodeDataset.open(path, in_memory=None if processes.num_local == 1 else False)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import envs
 from envs.registry import check_exists
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
+from worldmodel.apps.learner import open_dataset
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
@@ -193,7 +194,7 @@ class OfflineTraining(Training):
         processes: Processes = ALONE,
     ) -> None:
         super().__init__(run_dir, config, checkpoint, processes)
-        self.dataset = EpisodeDataset.open(config["dataset"])
+        self.dataset = open_dataset(config["dataset"], processes)
         check_dataset(self.dataset, self.env, config["dataset"], self.trainer.model.size.observes)
         if checkpoint is None:
             largest_action = 0.0
