@@ -17,9 +17,13 @@ SAME = [*together.TRAINERS, "every_loss", "handed_out"]
 COUNT = 2
 
 
-def end(processes, *, timeout: float = 240) -> list[tuple[int, str]]:
-    """Exit code and output of each."""
-    found = [(process.communicate(timeout=timeout)[0], process.returncode) for process in processes]
+def end(processes) -> list[tuple[int, str]]:
+    """Exit code and output of each; none is left behind."""
+    try:
+        found = [(process.communicate(timeout=900)[0], process.returncode) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     return [(code, out) for out, code in found]
 
 
