@@ -21,6 +21,10 @@ class RunError(WorldModelError):
     """A run that cannot start or go on, such as a run folder that is in use."""
 
 
+class PeerError(WorldModelError):
+    """Another of the processes that train together failed, or is gone."""
+
+
 class DivergenceError(WorldModelError):
     """Training that led to numbers which are none."""
 

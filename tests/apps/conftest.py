@@ -1,5 +1,6 @@
 """One trained run that many tests look at; nobody may change it."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from worldmodel.apps.cli import main
 
 @pytest.fixture(scope="session", autouse=True)
 def no_terminal_control():
-    """Children are told where the toy tasks are, and that nobody watches."""
+    """Children are told where the toy tasks and this checkout are, and that nobody watches."""
+    here = Path(__file__).parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parents[1]}")
         patch.setenv("TERM", "dumb")
         yield
 

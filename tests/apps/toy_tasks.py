@@ -9,8 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE = (
-    f"toy_tasks:{name}-v0" for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile")
+POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE, MORTAL = (
+    f"toy_tasks:{name}-v0"
+    for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile", "Mortal")
 )
 POINT_STEPS = 20
 # What `tiny()` adds to a command: a run of a few seconds.
@@ -148,6 +149,15 @@ class Barren(Point):
         return observation, float(self.num_episodes == self.first_paid), *rest
 
 
+class Mortal(Point):
+    """A point whose process is killed as soon as it moves, unless a launcher has started that again."""
+
+    def step(self, action):
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
 class Unbounded(Point):
     """A point with actions that have no bounds."""
 
@@ -201,6 +211,7 @@ class Count(gymnasium.Env):
 gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=POINT_STEPS)
 gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEPS)
 gymnasium.register("Fragile-v0", entry_point=Fragile, max_episode_steps=POINT_STEPS)
+gymnasium.register("Mortal-v0", entry_point=Mortal, max_episode_steps=POINT_STEPS)
 gymnasium.register("Unbounded-v0", entry_point=Unbounded, max_episode_steps=POINT_STEPS)
 gymnasium.register("Barren-v0", entry_point=Barren, max_episode_steps=POINT_STEPS)
 gymnasium.register("Count-v0", entry_point=Count)

@@ -21,6 +21,7 @@ from worldmodel.training import (
     save_checkpoint,
 )
 from worldmodel.training.checkpoint import generator_state, restored_generator
+from worldmodel.training.trainer_state import trainer_numbers, trainer_tensors
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def trainer(tiny_model) -> ReturnTrainer:
 
 
 def everything(trainer: ReturnTrainer) -> dict[str, torch.Tensor]:
-    tensors, state = checkpoint._trainer_state(trainer)
+    tensors, state = trainer_tensors(trainer), trainer_numbers(trainer)
     numbers = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
     averaged = {f"averaged.{name}": value for name, value in trainer.averaged_model.state_dict().items()}
     return trainer.model.state_dict() | averaged | tensors | numbers

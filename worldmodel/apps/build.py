@@ -14,15 +14,26 @@ from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import Foresight
 from worldmodel.errors import ConfigError
 from worldmodel.model import PRECISIONS, Acceleration, LatentModel, WorldModelSize
-from worldmodel.training import Trainer, TrainerSettings, make_model, make_trainer
+from worldmodel.training import ALONE, Processes, Trainer, TrainerSettings, make_model, make_trainer
 
 TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
 
 
-def build_device(name: str) -> torch.device:
-    """The device of that name. Errors: `ConfigError` for one that is not there."""
+def build_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The device of that name; of `cuda`, each of several processes has its own.
+
+    Errors: `ConfigError` for one that is not there, or that all would share.
+    """
     try:
         device = torch.device(name)
+        if processes.count > 1 and device.type == "cuda":
+            if device.index is not None:
+                raise ConfigError(
+                    f"device={name}: each of {processes.count} processes needs a GPU of its own; give "
+                    "device=cuda"
+                )
+            device = torch.device("cuda", processes.local_rank)
+            torch.cuda.set_device(device)  # where NCCL looks
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; device=cpu always works") from error
@@ -99,10 +110,12 @@ def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: 
         return make_model(size)
 
 
-def build_trainer(training_config: dict[str, Any], model: LatentModel, *, seed: int) -> Trainer:
+def build_trainer(
+    training_config: dict[str, Any], model: LatentModel, *, seed: int, processes: Processes = ALONE
+) -> Trainer:
     """The trainer of a fresh model."""
     settings = {key: value for key, value in training_config.items() if key in TRAINER_KEYS}
-    return make_trainer(model, TrainerSettings(**settings), seed=seed)
+    return make_trainer(model, TrainerSettings(**settings), seed=seed, processes=processes)
 
 
 def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPlanner:

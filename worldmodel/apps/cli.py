@@ -1,6 +1,7 @@
 """The console script: `worldmodel <verb> [key=value ...]`."""
 
 import errno
+import os
 import signal
 import sys
 import textwrap
@@ -9,7 +10,7 @@ from types import FrameType
 
 from worldmodel.apps.config import closest, compose_config, config_groups, config_text, to_dict
 from worldmodel.apps.verbs import VERBS
-from worldmodel.errors import WorldModelError
+from worldmodel.errors import RunError, WorldModelError
 
 USER_ERROR, INTERRUPTED = 2, 130
 FAMILIES = {verb.partition(" ")[0] for verb in VERBS if " " in verb}  # `bench speed`, `data info`
@@ -81,6 +82,14 @@ def _dispatch(arguments: list[str]) -> int:
     if any(word in ("-h", "--help") for word in overrides):
         print(_help(name))
         return 0
+    # What torchrun sets; other launchers' variables may be about something else.
+    num_processes = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if num_processes > 1 and not VERBS[name].runs_in_processes:
+        together = ", ".join(verb for verb in VERBS if VERBS[verb].runs_in_processes)
+        raise RunError(
+            f"worldmodel {name} was started in {num_processes} processes, which would all do the same: start "
+            f"it without torchrun (which is for {together})"
+        )
     overrides = VERBS[name].overrides_of(overrides)
     implied = VERBS[name].implied(overrides)
     config = to_dict(compose_config(name.replace(" ", "_"), [*implied, *overrides]))

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from envs import EnvError
 from planners import PlannerError
-from worldmodel.errors import RunError
+from worldmodel.errors import PeerError, RunError
 from worldmodel.files import write_json
 
 CONFIG_FILE = "config.json"
@@ -34,6 +34,15 @@ def check_new_run(directory: Path) -> None:
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise RunError(f"run_dir={directory} exists and is no run folder; choose another run_dir=")
+
+
+def is_same_run(directory: Path, config: dict[str, Any]) -> bool:
+    """Whether the folder holds a run that the same command began, before a launcher repeated it."""
+    if not (directory / CONFIG_FILE).exists():
+        return False
+    saved = read_config(directory)
+    kept = (config.keys() | saved.keys()) - CHANGEABLE
+    return all(key in saved and key in config and saved[key] == config[key] for key in kept)
 
 
 @contextmanager
@@ -68,6 +77,8 @@ def going_on_with(command: str) -> Iterator[None]:
         raise
     except (EnvError, PlannerError) as error:
         raise RunError(f"{error}. What was done so far is saved; go on with: {command}") from error
+    except PeerError as error:
+        raise PeerError(f"{error}. The last checkpoint is whole; go on with: {command}") from error
 
 
 def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> dict[str, Any]:
@@ -134,10 +145,10 @@ def lock_run(directory: Path) -> FileLock:
     return lock
 
 
-def default_num_threads(num_threads: int) -> int:
-    """Threads that torch may use: never more than the cores this process may run on."""
+def default_num_threads(num_threads: int, num_processes: int = 1) -> int:
+    """Threads that torch may use: never more than this process's share of the cores it may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(num_threads, cores))
+    return max(1, min(num_threads, cores // num_processes))
 
 
 def _write_config(directory: Path, config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import envs
 from envs.registry import check_exists
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
+from worldmodel.apps.learner import open_dataset
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
@@ -20,18 +21,21 @@ from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
 from worldmodel.model import WorldModel
-from worldmodel.training import Checkpoint, load_checkpoint
+from worldmodel.training import ALONE, Checkpoint, Processes, load_checkpoint
 
 
-def make_training(run_dir: Path, config: dict[str, Any]) -> Training:
+def make_training(run_dir: Path, config: dict[str, Any], processes: Processes = ALONE) -> Training:
     """The training that `config` (`configs/train.yaml` as plain values) asks for, new or resumed.
 
-    Errors: `ConfigError`, `CheckpointError`, `DatasetError` or `EnvError` for a user's mistake.
+    The other `processes` are ready to `follow` it. Errors: `ConfigError`, `CheckpointError`, `DatasetError`
+    or `EnvError` for a user's mistake; `PeerError` where another process met one.
     """
     has_checkpoint = any((run_dir / "checkpoints").glob("step_*"))
     checkpoint = load_checkpoint(run_dir) if config["resume"] and has_checkpoint else None
     kind = OnlineTraining if config["dataset"] is None else OfflineTraining
-    return kind(run_dir, config, checkpoint)
+    training = kind(run_dir, config, checkpoint, processes)
+    training.lead()
+    return training
 
 
 MAX_UPDATES_AT_ONCE = 50  # an interruption waits for them
@@ -42,8 +46,14 @@ class OnlineTraining(Training):
 
     unit = "env steps"
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
-        super().__init__(run_dir, config, checkpoint)
+    def __init__(
+        self,
+        run_dir: Path,
+        config: dict[str, Any],
+        checkpoint: Checkpoint | None,
+        processes: Processes = ALONE,
+    ) -> None:
+        super().__init__(run_dir, config, checkpoint, processes)
         if not isinstance(self.trainer.model, WorldModel):
             raise ConfigError(
                 "a model without rewards learns from a dataset: record one with `worldmodel collect`, and "
@@ -108,6 +118,8 @@ class OnlineTraining(Training):
             self.metrics.log(
                 self.env_steps, {"train/return": episode.total_reward, "train/length": episode.num_steps}
             )
+        if ended:
+            self.share_statistics()
         return numbers
 
     @property
@@ -174,9 +186,15 @@ class OfflineTraining(Training):
 
     unit = "updates"
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
-        super().__init__(run_dir, config, checkpoint)
-        self.dataset = EpisodeDataset.open(config["dataset"])
+    def __init__(
+        self,
+        run_dir: Path,
+        config: dict[str, Any],
+        checkpoint: Checkpoint | None,
+        processes: Processes = ALONE,
+    ) -> None:
+        super().__init__(run_dir, config, checkpoint, processes)
+        self.dataset = open_dataset(config["dataset"], processes)
         check_dataset(self.dataset, self.env, config["dataset"], self.trainer.model.size.observes)
         if checkpoint is None:
             largest_action = 0.0

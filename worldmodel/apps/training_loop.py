@@ -22,57 +22,76 @@ from worldmodel.apps.build import (
 )
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation, ReturnEvaluation
+from worldmodel.apps.following import lead
 from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.apps.goals import GoalEvaluation, GoalForesight, is_goal_task
 from worldmodel.apps.interruption import Interruption
+from worldmodel.apps.learner import Learner
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.run import default_num_threads, lock_run
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.data import Episode, EpisodeDataset
-from worldmodel.errors import ConfigError, DivergenceError
+from worldmodel.errors import ConfigError, DivergenceError, PeerError
 from worldmodel.model import WorldModel
-from worldmodel.training import Checkpoint, MetricLogger, Trainer, diverged, save_checkpoint
+from worldmodel.training import (
+    ALONE,
+    Checkpoint,
+    MetricLogger,
+    Order,
+    Processes,
+    Trainer,
+    diverged,
+    save_checkpoint,
+)
 from worldmodel.training.checkpoint import generator_state, restored_generator
-
-LOG_EVERY = 100  # updates
 
 
 class Training(ABC):
     """A trainer with its run folder; subclasses say where the experience comes from.
 
-    `config` is that of `configs/train.yaml` as plain values; `checkpoint` is where a resumed run goes on.
-    Errors: `ConfigError` for values that make no sense.
+    `config` is that of `configs/train.yaml` as plain values; `checkpoint` is where a resumed run goes on;
+    `processes` are those that train, of which this is the first. Errors: `ConfigError` for values that make
+    no sense.
     """
 
     unit: ClassVar[str]
     dataset: EpisodeDataset
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        config: dict[str, Any],
+        checkpoint: Checkpoint | None,
+        processes: Processes = ALONE,
+    ) -> None:
         _check(config)
-        torch.set_num_threads(default_num_threads(config["num_threads"]))
+        processes.part(config["training"]["batch_size"])
+        torch.set_num_threads(default_num_threads(config["num_threads"], processes.num_local))
         keep_freed_memory()
-        self.run_dir, self.config = run_dir, config
+        self.run_dir, self.config, self.processes = run_dir, config, processes
         self._lock = lock_run(run_dir)
         self.seed: int = config["seed"]
-        self.device = build_device(config["device"])
+        self.device = build_device(config["device"], processes)
         acceleration = build_acceleration(config, self.device)
         info: Mapping[str, Any] = {} if checkpoint is None else checkpoint.info
         self.num_episodes: int = info.get("num_episodes", 0)
         self.evaluated_at: int = info.get("evaluated_at", 0)  # of `progress`
         self.seconds: float = info.get("training_seconds", 0.0)
         self.cpu_seconds: float = info.get("training_cpu_seconds", 0.0)
-        self.update_cpu_seconds: float = info.get("update_cpu_seconds", 0.0)
         self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=self.seed)
         self.trainer: Trainer
         if checkpoint is None:
             model = build_model(config["model"], self.env, seed=self.seed).to(self.device)
-            self.trainer = build_trainer(config["training"], model, seed=self.seed)
+            self.trainer = build_trainer(config["training"], model, seed=self.seed, processes=processes)
             self.chance = np.random.default_rng(self.seed)
         else:
             checkpoint.model.to(self.device)
-            self.trainer = checkpoint.trainer()
+            self.trainer = checkpoint.trainer(processes)
             self.chance = restored_generator(info["sampling_state"])
         self.trainer.accelerate(acceleration)
+        self._learner = Learner(
+            config, self.trainer, self.chance, self.device, info.get("update_cpu_seconds", 0.0)
+        )
         self._acceleration = acceleration
         # Experience is made with the weights as they are (averaged ones lag behind where much is still to be
         # learned, and repeat what is known), and is judged, as it will be used, with their average.
@@ -98,10 +117,15 @@ class Training(ABC):
     def advance(self) -> dict[str, str]:
         """Go on by one step; returns numbers to show."""
 
+    def lead(self) -> None:
+        """Make the other processes, if there are any, ready to train with this one."""
+        lead(self._learner, self.dataset)
+
     def run(self) -> list[float]:
         """Train until the target; what the last evaluation found. Saves a checkpoint whatever ends it.
 
-        Errors: `DivergenceError` where training made no sense any more; the last checkpoint then stays.
+        Errors: `DivergenceError` where training made no sense any more, `PeerError` where another process
+        failed: in the midst of an update, perhaps. The last checkpoint then stays.
         """
         config = self.config
         evaluation = self._evaluation()
@@ -131,7 +155,7 @@ class Training(ABC):
                         self.cpu_seconds += time.process_time() - cpu_began
                         if numbers or self.trainer.num_updates % 50 == 0:
                             display.update(self.progress, numbers)
-            except DivergenceError:
+            except (DivergenceError, PeerError):
                 is_sound = False
                 raise
             except PlannerError as error:  # the model imagines nothing but NaN
@@ -155,7 +179,7 @@ class Training(ABC):
             "evaluated_at": self.evaluated_at,
             "training_seconds": self.seconds,
             "training_cpu_seconds": self.cpu_seconds,
-            "update_cpu_seconds": self.update_cpu_seconds,
+            "update_cpu_seconds": self._learner.cpu_seconds,
             "task": self.env.task,
             "config": self.config,
             "sampling_state": generator_state(self.chance),
@@ -182,20 +206,10 @@ class Training(ABC):
 
     def update(self) -> dict[str, str]:
         """One update from the dataset; every hundredth is logged and returned to show."""
-        began = time.process_time()
-        training = self.config["training"]
-        batch = self.dataset.sample(
-            training["batch_size"],
-            self.trainer.window,
-            self.chance,
-            num_episodes=training.get("episodes_per_batch", 0),
-        )
-        batch = batch.to(self.device)
-        metrics = self.trainer.update(batch)
-        self.update_cpu_seconds += time.process_time() - began
-        if self.trainer.num_updates % LOG_EVERY:
+        self.processes.order(Order.UPDATE)
+        values = self._learner.update(self.dataset)
+        if not values:
             return {}
-        values = {name: float(value) for name, value in (metrics | self.trainer.diagnose(batch)).items()}
         self.metrics.log(
             self.progress, {f"train/{name}": value for name, value in values.items()} | self._cost()
         )
@@ -206,6 +220,11 @@ class Training(ABC):
         if "state" in self.trainer.model.size.observes:
             state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
             self.trainer.model.encoder.update_statistics({"state": state})
+
+    def share_statistics(self) -> None:
+        """Hand what `normalize` has taken in to the other processes."""
+        self.processes.order(Order.SHARE)
+        self._learner.share_statistics()
 
     def _evaluation(self) -> Evaluation | None:
         """What says how good it is; nothing does without rewards and without goals."""
@@ -251,7 +270,7 @@ class Training(ABC):
             "train/num_updates": self.trainer.num_updates,
             "train/seconds": self.seconds,
             "train/cpu_seconds": self.cpu_seconds,
-            "train/update_cpu_seconds": self.update_cpu_seconds,
+            "train/update_cpu_seconds": self._learner.cpu_seconds,
         }
 
 

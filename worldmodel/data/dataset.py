@@ -192,25 +192,24 @@ class EpisodeDataset:
         return num_new
 
     def sample(
-        self, batch_size: int, horizon: int, generator: np.random.Generator, *, num_episodes: int = 0
+        self,
+        batch_size: int,
+        horizon: int,
+        generator: np.random.Generator,
+        *,
+        num_episodes: int = 0,
+        part: slice = slice(None),
     ) -> Batch:
-        """Windows of `horizon` steps, as `draw_starts` draws them; the same chance gives the same batch."""
-        if self._arena is None or self.num_steps == 0:
-            raise DatasetError("there is nothing to sample: append an episode first")
-        if batch_size < 1:
-            raise DatasetError(f"batch_size is {batch_size}; a batch has at least 1 window")
-        return self.gather(draw_starts(self._arena, batch_size, num_episodes, generator), horizon)
+        """Windows of `horizon` steps, as `draw_starts` draws them; the same chance gives the same batch.
+
+        `part`: of the windows that are drawn, only these.
+        """
+        starts = draw_starts(self._arena, batch_size, num_episodes, generator)
+        return self.gather(starts[part], horizon)
 
     def gather(self, steps: Integer[np.ndarray, " batch"], horizon: int) -> Batch:
         """The windows that start at these steps, counted from 0 over all episodes remembered, in order."""
-        if horizon < 1:
-            raise DatasetError(f"horizon is {horizon}; a window has at least 1 step")
-        steps = np.asarray(steps, dtype=np.int64)
-        if self._arena is None or len(steps) == 0 or steps.min() < 0 or steps.max() >= self.num_steps:
-            raise DatasetError(
-                f"window starts are at least one step number from 0 up to {self.num_steps} (exclusive)"
-            )
-        return gather_windows(self._arena, steps, horizon)
+        return gather_windows(self._arena, np.asarray(steps, dtype=np.int64), horizon)
 
     def windows(self, horizon: int, batch_size: int = 256) -> Iterator[Batch]:
         """Every window once, in order; the last batch may be smaller."""

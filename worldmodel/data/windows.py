@@ -16,6 +16,7 @@ from torch import Tensor
 
 from worldmodel.data.arena import EpisodeArena
 from worldmodel.data.mapped_arena import MappedArena
+from worldmodel.errors import DatasetError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +60,35 @@ class Batch:
 
 
 def draw_starts(
-    arena: EpisodeArena | MappedArena, num_windows: int, num_episodes: int, generator: np.random.Generator
+    arena: EpisodeArena | MappedArena | None,
+    batch_size: int,
+    num_episodes: int,
+    generator: np.random.Generator,
 ) -> Int64[np.ndarray, " batch"]:
     """Random steps, each as likely as any other; with `num_episodes`, all of so many random episodes.
 
     Of those, longer ones are as much likelier as they are longer, and one may be drawn twice.
     """
+    if arena is None or arena.num_steps == 0:
+        raise DatasetError("there is nothing to sample: append an episode first")
+    if batch_size < 1:
+        raise DatasetError(f"batch_size is {batch_size}; a batch has at least 1 window")
     if not num_episodes:
-        return generator.integers(arena.num_steps, size=num_windows)
+        return generator.integers(arena.num_steps, size=batch_size)
     first, end = arena.bounds_of(generator.integers(arena.num_steps, size=num_episodes))
-    chosen = generator.integers(num_episodes, size=num_windows)
+    chosen = generator.integers(num_episodes, size=batch_size)
     return generator.integers(first[chosen], end[chosen])
 
 
 def gather_windows(
-    arena: EpisodeArena | MappedArena, steps: Int64[np.ndarray, " batch"], horizon: int
+    arena: EpisodeArena | MappedArena | None, steps: Int64[np.ndarray, " batch"], horizon: int
 ) -> Batch:
     """The windows that start at these steps, counted from 0 over all episodes; in memory of their own."""
+    if horizon < 1:
+        raise DatasetError(f"horizon is {horizon}; a window has at least 1 step")
+    num_steps = 0 if arena is None else arena.num_steps
+    if arena is None or len(steps) == 0 or steps.min() < 0 or steps.max() >= num_steps:
+        raise DatasetError(f"window starts are at least one step number from 0 up to {num_steps} (exclusive)")
     rows, valid = arena.rows_of(steps, horizon)
     step_rows = rows[:, :-1]
 

@@ -8,15 +8,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldmodel.data import Batch
+from worldmodel.training.processes import ALONE, Processes
 
 
-def jitter_hues(batch: Batch, reach: float, generator: torch.Generator) -> Batch:
+def jitter_hues(
+    batch: Batch, reach: float, generator: torch.Generator, processes: Processes = ALONE
+) -> Batch:
     """The batch with each image's colours turned by its own random share of `reach` turns, either way.
 
     Colours that change from one image to the next foretell nothing: who predicts has no use for them.
+    `batch` is this process's part of one; chance is drawn for all of it.
     """
     pixels = batch.observation["pixels"]
-    turns = reach * (torch.rand(pixels.shape[:-3], generator=generator) - 0.5)
+    drawn = torch.rand((batch.batch_size * processes.count, pixels.shape[1]), generator=generator)
+    turns = reach * (processes.cut(drawn) - 0.5)
     turned = turn_hues(pixels, turns.to(pixels.device))
     return replace(batch, observation=batch.observation | {"pixels": turned})
 

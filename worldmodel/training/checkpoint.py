@@ -26,8 +26,10 @@ from worldmodel.errors import CheckpointError, ConfigError
 from worldmodel.files import TEMPORARY_PREFIX, committed_directory, sha256
 from worldmodel.model import LatentModel, WorldModelSize
 from worldmodel.training.kinds import make_model, make_trainer
+from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
+from worldmodel.training.trainer_state import on_cpu, restore_trainer, trainer_numbers, trainer_tensors
 
 FORMAT = 3  # 1: rewards and values were means on the symlog scale; 2: no averaged weights
 MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
@@ -54,17 +56,20 @@ class Checkpoint:
         """SHA-256 of the model's weights: what was made for them belongs to no others."""
         return str(self.state["files"][MODEL_FILE])
 
-    def trainer(self) -> Trainer:
-        """The trainer exactly as it was saved. Errors: `CheckpointError` for damaged files, or none."""
+    def trainer(self, processes: Processes = ALONE) -> Trainer:
+        """The trainer exactly as it was saved, by however many processes.
+
+        Errors: `CheckpointError` for damaged files, or none.
+        """
         if self.is_exported:
             raise CheckpointError(
                 f"{self.path} is an exported model, without its trainer: it acts, but training cannot go on"
             )
         settings = _build(TrainerSettings, self.state["settings"], self.path)
-        trainer = make_trainer(copy.deepcopy(self.model), settings, seed=0)
+        trainer = make_trainer(copy.deepcopy(self.model), settings, seed=0, processes=processes)
         tensors = _load_tensors(self.path, TRAINER_FILE, self.state)
         try:
-            _restore_trainer(trainer, tensors, self.state["trainer"])
+            restore_trainer(trainer, tensors, self.state["trainer"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"{self.path / TRAINER_FILE} does not fit its model: {_line(error)}"
@@ -86,14 +91,13 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
             shutil.rmtree(debris, ignore_errors=True)
         _finish_replacement(path)
         with committed_directory(_replacement(path) if path.exists() else path) as temporary:
-            save_file(_contiguous(trainer.averaged_model.state_dict()), temporary / MODEL_FILE)
-            tensors, trainer_state = _trainer_state(trainer)
-            save_file(tensors, temporary / TRAINER_FILE)
+            save_file(on_cpu(trainer.averaged_model.state_dict()), temporary / MODEL_FILE)
+            save_file(trainer_tensors(trainer), temporary / TRAINER_FILE)
             state = {
                 "format": FORMAT,
                 "size": trainer.model.config(),
                 "settings": asdict(trainer.settings),
-                "trainer": trainer_state,
+                "trainer": trainer_numbers(trainer),
                 "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "gymnasium")}
                 | {"python": platform.python_version()},
                 "info": info,
@@ -114,7 +118,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
 
 def export_model(checkpoint: Checkpoint, directory: Path, info: dict[str, Any]) -> None:
     """Write the model alone into a folder that exists, with `info` in place of the checkpoint's own."""
-    save_file(_contiguous(checkpoint.model.state_dict()), directory / MODEL_FILE)
+    save_file(on_cpu(checkpoint.model.state_dict()), directory / MODEL_FILE)
     (directory / MODEL_FILE).chmod(0o644)  # for others; safetensors writes for the owner alone
     kept = {name: checkpoint.state[name] for name in ("format", "size", "settings", "versions")}
     _write_state(directory, kept | {"info": info}, (MODEL_FILE,))
@@ -172,43 +176,6 @@ def _write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...])
     state = state | {"files": {name: sha256(directory / name) for name in files}}
     text = json.dumps(state | {"digest": _state_digest(state)}, indent=2)
     (directory / STATE_FILE).write_text(text + "\n")
-
-
-def _trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    for target, module in trainer.targets.items():
-        tensors |= {f"{target}.{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"model.{name}": value.detach() for name, value in trainer.model.named_parameters()}
-    for name, optimizer in trainer.optimizers.items():
-        for index, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{slot}": value for slot, value in slots.items()}
-    tensors["generator"] = trainer.generator.get_state()
-    return _contiguous(tensors), {"num_updates": trainer.num_updates, **trainer.numbers()}
-
-
-def _restore_trainer(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    trainer.generator.set_state(tensors.pop("generator"))
-    for target, module in trainer.targets.items():
-        module.load_state_dict(_below(f"{target}.", tensors))
-    # Its statistics are those of the averaged model, which it was built from.
-    trainer.model.load_state_dict(trainer.model.state_dict() | _below("model.", tensors))
-    for name, optimizer in trainer.optimizers.items():
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"{name}."):
-                _, index, slot = key.split(".")
-                slots.setdefault(int(index), {})[slot] = value
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    trainer.num_updates = int(state["num_updates"])
-    trainer.restore_numbers(state)
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name begins so, without it. Errors: `KeyError` where there are none."""
-    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    if not found:
-        raise KeyError(prefix)
-    return found
 
 
 def _load_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
@@ -276,10 +243,6 @@ def _state_digest(state: dict[str, Any]) -> str:
     # Through JSON, as on loading: its keys are strings, which sort otherwise than numbers do.
     content = json.loads(json.dumps({key: value for key, value in state.items() if key != "digest"}))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _line(error: BaseException) -> str:

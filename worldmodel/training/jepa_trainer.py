@@ -6,6 +6,7 @@ from torch import Tensor
 from worldmodel.data import Batch
 from worldmodel.model import Acceleration, LatentModel
 from worldmodel.training import objectives
+from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
 
@@ -17,8 +18,10 @@ class JepaTrainer(Trainer):
 
     shown = ("prediction_loss", "embedding_rank")
 
-    def __init__(self, model: LatentModel, settings: TrainerSettings, *, seed: int) -> None:
-        super().__init__(model, settings, seed=seed)
+    def __init__(
+        self, model: LatentModel, settings: TrainerSettings, *, seed: int, processes: Processes = ALONE
+    ) -> None:
+        super().__init__(model, settings, seed=seed, processes=processes)
         self._make_target_encoder()
         self.model_optimizer = torch.optim.AdamW(
             self._groups(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True
@@ -33,7 +36,7 @@ class JepaTrainer(Trainer):
 
     def accelerate(self, acceleration: Acceleration) -> None:
         """Compute the loss so: the same, to rounding."""
-        self._loss = acceleration.of(objectives.jepa_loss, next(self.model.parameters()).device)
+        self._loss = self._accelerated(acceleration, objectives.jepa_loss)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model, from windows of `window` steps."""
@@ -44,6 +47,7 @@ class JepaTrainer(Trainer):
             batch,
             directions=self._directions(batch.action),
             target_encoder=self.target_encoder,
+            processes=self.processes,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)
         self._average((self.target_encoder, self.model.encoder))

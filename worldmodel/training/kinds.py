@@ -4,6 +4,7 @@ import torch
 
 from worldmodel.model import LatentModel, WorldModel, WorldModelSize
 from worldmodel.training.jepa_trainer import JepaTrainer
+from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.return_trainer import ReturnTrainer
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
@@ -23,8 +24,10 @@ def fresh_like(model: LatentModel, seed: int) -> LatentModel:
     return fresh
 
 
-def make_trainer(model: LatentModel, settings: TrainerSettings, *, seed: int) -> Trainer:
+def make_trainer(
+    model: LatentModel, settings: TrainerSettings, *, seed: int, processes: Processes = ALONE
+) -> Trainer:
     """The trainer of a model's kind."""
     if isinstance(model, WorldModel):
-        return ReturnTrainer(model, settings, seed=seed)
-    return JepaTrainer(model, settings, seed=seed)
+        return ReturnTrainer(model, settings, seed=seed, processes=processes)
+    return JepaTrainer(model, settings, seed=seed, processes=processes)

@@ -16,11 +16,16 @@ def step_weights(valid: Bool[Tensor, "batch horizon"], rho: float) -> Float[Tens
 
 
 def weighted_mean(
-    errors: Float[Tensor, "*head batch horizon"], weights: Float[Tensor, "batch horizon"]
+    errors: Float[Tensor, "*head batch horizon"],
+    weights: Float[Tensor, "batch horizon"],
+    total: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over heads of the weighted mean over steps."""
-    total = (errors * weights).sum((-2, -1)) / weights.sum().clamp(min=1e-6)
-    return total.mean()
+    """Mean over heads of the weighted mean over steps.
+
+    `total`: what the weights sum up to; where they are those of a part of a batch, the mean over its parts.
+    """
+    total = weights.sum() if total is None else total
+    return ((errors * weights).sum((-2, -1)) / total.clamp(min=1e-6)).mean()
 
 
 def td_targets(

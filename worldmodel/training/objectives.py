@@ -1,4 +1,8 @@
-"""What the optimizers lower, as functions of tensors alone: they draw nothing, so they can be compiled."""
+"""What the optimizers lower, as functions of tensors alone: they draw nothing, so they can be compiled.
+
+Each takes a batch, or the part of one that is this process's: the mean over `processes` of such losses, and
+of their gradients, is then that of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch.nn import functional as F
 from worldmodel.data import Batch
 from worldmodel.model import LatentModel, WorldModel
 from worldmodel.training import losses, regularizers
+from worldmodel.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from worldmodel.training.settings import TrainerSettings
@@ -28,6 +33,7 @@ def world_loss(
     heads: Tensor,
     directions: Tensor | None = None,
     target_encoder: nn.Module | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics, Tensor]:
     """Loss of everything but the policy (TD-MPC2, eq. 3); its parts; the latents (B, H, L) imagined.
 
@@ -39,6 +45,7 @@ def world_loss(
     history, is_joint = model.size.history, settings.jepa_coefficient > 0
     steps = imagined_steps(model, settings)
     weights = losses.step_weights(batch.valid[:, steps], settings.rho)
+    total = processes.mean(weights.sum())
     actions, rewards = batch.action[:, steps], batch.reward[:, steps]
     num_learned = history + settings.horizon if is_joint else history
     embeddings = model.embed({key: value[:, :num_learned] for key, value in batch.observation.items()})
@@ -49,12 +56,12 @@ def world_loss(
     start, end = latent[:, :-1], latent[:, 1:]
 
     scalar = model.scalar
-    consistency = losses.weighted_mean(losses.consistency_errors(predictions, next_embedding), weights)
+    consistency = losses.weighted_mean(losses.consistency_errors(predictions, next_embedding), weights, total)
     reward = losses.weighted_mean(
-        scalar.cross_entropy(model.reward_logits(start, actions), scalar.two_hot(rewards)), weights
+        scalar.cross_entropy(model.reward_logits(start, actions), scalar.two_hot(rewards)), weights, total
     )
     value = losses.weighted_mean(
-        scalar.cross_entropy(model.q_logits(start, actions), scalar.two_hot(td_target)), weights
+        scalar.cross_entropy(model.q_logits(start, actions), scalar.two_hot(td_target)), weights, total
     )
     loss = (
         settings.consistency_coefficient * consistency
@@ -66,7 +73,7 @@ def world_loss(
         errors = losses.continuation_errors(
             model.continuation_head(end).squeeze(-1), batch.terminated[:, steps]
         )
-        metrics["continuation_loss"] = losses.weighted_mean(errors, weights)
+        metrics["continuation_loss"] = losses.weighted_mean(errors, weights, total)
         loss = loss + settings.continuation_coefficient * metrics["continuation_loss"]
     if is_joint:
         assert directions is not None
@@ -78,6 +85,7 @@ def world_loss(
             predictions,
             directions=directions,
             target_encoder=target_encoder,
+            processes=processes,
         )
         metrics |= parts
         loss = loss + settings.jepa_coefficient * joint
@@ -147,6 +155,7 @@ def policy_loss(
     valid: Tensor,
     noise: Tensor,
     value_scale: Tensor,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics, Tensor]:
     """Loss of the policy in latents (B, H, D) (TD-MPC2, eq. 4); its parts; the value scale, moved on.
 
@@ -155,11 +164,13 @@ def policy_loss(
     action, log_prob = model.policy.sample(latent, noise)
     q = model.q_values(latent, action)
     with torch.no_grad():
-        low, high = torch.quantile(q.mean(0)[:, 0], torch.tensor([0.05, 0.95], device=q.device))
+        values = processes.gathered(q.mean(0)[:, 0])
+        low, high = torch.quantile(values, torch.tensor([0.05, 0.95], device=q.device))
         # Divides the value, so that the entropy bonus means the same for every task.
         scale = value_scale.lerp((high - low).clamp(min=1.0), 0.01)
     errors = losses.policy_errors(q, log_prob, scale, settings.entropy_coefficient)
-    loss = losses.weighted_mean(errors, losses.step_weights(valid, settings.rho))
+    weights = losses.step_weights(valid, settings.rho)
+    loss = losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
     metrics = {"policy_loss": loss, "q": q.mean(), "entropy": -log_prob.mean()}
     return loss, metrics, scale
 
@@ -171,6 +182,7 @@ def jepa_loss(
     *,
     directions: Tensor,
     target_encoder: nn.Module | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics]:
     """Loss of predicting embeddings, and of keeping them apart; its parts.
 
@@ -181,7 +193,14 @@ def jepa_loss(
     embeddings = model.embed(batch.observation)
     _, predictions = rolled(model, settings, batch, embeddings)
     loss, metrics = joint_embedding_loss(
-        model, settings, batch, embeddings, predictions, directions=directions, target_encoder=target_encoder
+        model,
+        settings,
+        batch,
+        embeddings,
+        predictions,
+        directions=directions,
+        target_encoder=target_encoder,
+        processes=processes,
     )
     return loss, metrics | {"loss": loss}
 
@@ -195,6 +214,7 @@ def joint_embedding_loss(
     *,
     directions: Tensor,
     target_encoder: nn.Module | None,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics]:
     """What `jepa_loss` is, of embeddings (B, history + H, D) and what was `rolled` from them."""
     history, num_seen = model.size.history, embeddings.shape[1]
@@ -203,8 +223,8 @@ def joint_embedding_loss(
         with torch.no_grad():
             wanted = target_encoder({key: value[:, :num_seen] for key, value in batch.observation.items()})
     errors = (predictions - wanted[:, history:]).square().mean(-1)
-    valid = batch.valid[:, imagined_steps(model, settings)]
-    prediction = losses.weighted_mean(errors, losses.step_weights(valid, settings.rho))
+    weights = losses.step_weights(batch.valid[:, imagined_steps(model, settings)], settings.rho)
+    prediction = losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
     metrics = {"prediction_loss": prediction}
     loss = settings.prediction_coefficient * prediction
     rows = embeddings.flatten(0, 1)
@@ -212,16 +232,28 @@ def joint_embedding_loss(
         (
             "sigreg_loss",
             settings.sigreg_coefficient,
-            lambda: regularizers.sigreg(embeddings.transpose(0, 1), directions),
+            lambda: regularizers.sigreg(embeddings.transpose(0, 1), directions, processes),
         ),
         (
             "change_loss",
             settings.change_coefficient,
-            lambda: regularizers.change_loss(embeddings, directions),
+            lambda: regularizers.change_loss(embeddings, directions, processes),
         ),
-        ("variance_loss", settings.variance_coefficient, lambda: regularizers.variance_loss(rows)),
-        ("covariance_loss", settings.covariance_coefficient, lambda: regularizers.covariance_loss(rows)),
-        ("inverse_loss", settings.inverse_coefficient, lambda: inverse_loss(model, embeddings, batch)),
+        (
+            "variance_loss",
+            settings.variance_coefficient,
+            lambda: regularizers.variance_loss(rows, processes),
+        ),
+        (
+            "covariance_loss",
+            settings.covariance_coefficient,
+            lambda: regularizers.covariance_loss(rows, processes),
+        ),
+        (
+            "inverse_loss",
+            settings.inverse_coefficient,
+            lambda: inverse_loss(model, embeddings, batch, processes),
+        ),
         ("straightening_loss", settings.straightening_coefficient, lambda: straightening_loss(embeddings)),
     ):
         if coefficient:
@@ -230,13 +262,16 @@ def joint_embedding_loss(
     return loss, metrics
 
 
-def inverse_loss(model: LatentModel, embeddings: Tensor, batch: Batch) -> Tensor:
+def inverse_loss(
+    model: LatentModel, embeddings: Tensor, batch: Batch, processes: Processes = ALONE
+) -> Tensor:
     """Squared error of the action that is guessed from the embeddings (B, K, D) around it."""
     assert model.inverse_head is not None
     guessed = model.inverse_head(torch.cat([embeddings[:, :-1], embeddings[:, 1:]], dim=-1))
     num_steps = guessed.shape[1]
     errors = (guessed - batch.action[:, :num_steps]).square().mean(-1)
-    return losses.weighted_mean(errors, batch.valid[:, :num_steps].to(errors.dtype))
+    weights = batch.valid[:, :num_steps].to(errors.dtype)
+    return losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
 
 
 def straightening_loss(embeddings: Tensor) -> Tensor:

@@ -1,10 +1,15 @@
-"""What keeps embeddings from collapsing: without it, a constant would predict itself perfectly."""
+"""What keeps embeddings from collapsing: without it, a constant would predict itself perfectly.
+
+All of it looks at the whole batch at once: `processes` are those that hold its parts, one alone by default.
+"""
 
 from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from worldmodel.training.processes import ALONE, Processes
 
 _NUM_KNOTS, _LAST_KNOT = 17, 3.0
 
@@ -18,7 +23,9 @@ def random_directions(
 
 
 def sigreg(
-    embeddings: Float[Tensor, "time batch dim"], directions: Float[Tensor, "dim direction"]
+    embeddings: Float[Tensor, "time batch dim"],
+    directions: Float[Tensor, "dim direction"],
+    processes: Processes = ALONE,
 ) -> Float[Tensor, ""]:
     """How far embeddings are from a standard normal distribution, along random directions.
 
@@ -34,12 +41,15 @@ def sigreg(
     weights[[0, -1]] = spacing
     normal = (-0.5 * knots.square()).exp()  # the characteristic function of N(0, 1)
     angles = (embeddings @ directions)[..., None] * knots  # time, batch, direction, knot
-    error = (angles.cos().mean(1) - normal).square() + angles.sin().mean(1).square()
-    return embeddings.shape[1] * (error * normal * weights).sum(-1).mean()
+    real, imaginary = processes.mean(angles.cos().mean(1)), processes.mean(angles.sin().mean(1))
+    error = (real - normal).square() + imaginary.square()
+    return embeddings.shape[1] * processes.count * (error * normal * weights).sum(-1).mean()
 
 
 def change_loss(
-    embeddings: Float[Tensor, "batch time dim"], directions: Float[Tensor, "dim direction"]
+    embeddings: Float[Tensor, "batch time dim"],
+    directions: Float[Tensor, "dim direction"],
+    processes: Processes = ALONE,
 ) -> Float[Tensor, ""]:
     """How unevenly dimensions change in time: `sigreg` of what changes from a window's start to its end.
 
@@ -48,20 +58,20 @@ def change_loss(
     fast embeddings move is free, but no dimension may rest where others move.
     """
     changes = embeddings[:, -1] - embeddings[:, 0]
-    scale = changes.square().mean().clamp(min=1e-12).sqrt()
-    return sigreg((changes / scale)[None], directions)
+    scale = processes.mean(changes.square().mean()).clamp(min=1e-12).sqrt()
+    return sigreg((changes / scale)[None], directions, processes)
 
 
-def variance_loss(embeddings: Float[Tensor, "row dim"]) -> Float[Tensor, ""]:
+def variance_loss(embeddings: Float[Tensor, "row dim"], processes: Processes = ALONE) -> Float[Tensor, ""]:
     """How much the std of each dimension lacks of 1 (VICReg: Bardes et al. 2022, arXiv 2105.04906, eq. 1)."""
-    std = (embeddings.var(0) + 1e-4).sqrt()
+    std = (processes.variance(embeddings) + 1e-4).sqrt()
     return (1 - std).clamp(min=0).mean()
 
 
-def covariance_loss(embeddings: Float[Tensor, "row dim"]) -> Float[Tensor, ""]:
+def covariance_loss(embeddings: Float[Tensor, "row dim"], processes: Processes = ALONE) -> Float[Tensor, ""]:
     """How much dimensions go together (VICReg, eq. 4)."""
-    centred = embeddings - embeddings.mean(0)
-    covariance = centred.T @ centred / (len(embeddings) - 1)
+    centred = embeddings - processes.mean(embeddings.mean(0))
+    covariance = processes.mean(centred.T @ centred) / (len(embeddings) - 1 / processes.count)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / embeddings.shape[1]
 
 

@@ -11,6 +11,7 @@ from worldmodel.data import Batch
 from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import objectives
+from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
 
@@ -25,8 +26,10 @@ class ReturnTrainer(Trainer):
     model: WorldModel
     averaged_model: WorldModel
 
-    def __init__(self, model: WorldModel, settings: TrainerSettings, *, seed: int) -> None:
-        super().__init__(model, settings, seed=seed)
+    def __init__(
+        self, model: WorldModel, settings: TrainerSettings, *, seed: int, processes: Processes = ALONE
+    ) -> None:
+        super().__init__(model, settings, seed=seed, processes=processes)
         self._is_joint = settings.jepa_coefficient > 0
         if self._is_joint and settings.inverse_coefficient and model.inverse_head is None:
             raise ConfigError(
@@ -55,9 +58,8 @@ class ReturnTrainer(Trainer):
 
     def accelerate(self, acceleration: Acceleration) -> None:
         """Compute the losses so: the same, to rounding."""
-        device = self._value_scale.device
-        self._world_loss = acceleration.of(objectives.world_loss, device)
-        self._policy_loss = acceleration.of(objectives.policy_loss, device)
+        self._world_loss = self._accelerated(acceleration, objectives.world_loss)
+        self._policy_loss = self._accelerated(acceleration, objectives.policy_loss)
 
     @property
     def value_scale(self) -> float:
@@ -69,10 +71,7 @@ class ReturnTrainer(Trainer):
         self._value_scale.fill_(value)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimizer step on the model and one on the policy, from windows of `window` steps.
-
-        Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few.
-        """
+        """One optimizer step on the model and one on the policy, from windows of `window` steps."""
         settings, model = self.settings, self.model
         batch = self._prepared(batch)
         shape = (batch.batch_size, settings.horizon, model.size.action_dim)
@@ -86,6 +85,7 @@ class ReturnTrainer(Trainer):
             heads=self._two_heads(),
             directions=self._directions(batch.action) if self._is_joint else None,
             target_encoder=self.target_encoder,
+            processes=self.processes,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)
         if (self.num_updates + 1) % settings.policy_every == 0:
@@ -98,6 +98,7 @@ class ReturnTrainer(Trainer):
                 valid=batch.valid[:, objectives.imagined_steps(model, settings)],
                 noise=self._noise(shape, latent),
                 value_scale=self._value_scale,
+                processes=self.processes,
             )
             self._value_scale.copy_(scale)
             metrics |= more | {"policy_grad_norm": self._step(self.policy_optimizer, loss)}
@@ -119,7 +120,3 @@ class ReturnTrainer(Trainer):
         num_q = self.model.size.num_q
         chosen = torch.randperm(num_q, generator=self.generator) if num_q > 2 else torch.arange(num_q)
         return chosen[:2].to(self._value_scale.device)
-
-    def _noise(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Standard normal noise, drawn on the CPU so that every device sees the same."""
-        return torch.randn(shape, generator=self.generator).to(like)

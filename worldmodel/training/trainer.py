@@ -2,8 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from worldmodel.errors import DivergenceError
 from worldmodel.model import Acceleration, LatentModel
 from worldmodel.training import regularizers
 from worldmodel.training.augmentation import jitter_hues
+from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 class Trainer(ABC):
@@ -24,6 +27,9 @@ class Trainer(ABC):
     policy back and forth between the starts that it solves; their average does not.
     Same model, batches and seed give the same weights, to the bit on CPU.
 
+    `processes`: those that make each update together. Each is given its part of the batch and draws the
+    chance of all of it, so that all come to the same weights: to rounding those of one alone.
+
     Subclasses fill `optimizers` and `targets` (what else is saved), by names that stay.
     """
 
@@ -31,9 +37,12 @@ class Trainer(ABC):
     model: LatentModel
     averaged_model: LatentModel
 
-    def __init__(self, model: LatentModel, settings: TrainerSettings, *, seed: int) -> None:
+    def __init__(
+        self, model: LatentModel, settings: TrainerSettings, *, seed: int, processes: Processes = ALONE
+    ) -> None:
         self.model = model
         self.settings = settings
+        self.processes = processes
         self.num_updates = 0
         self.averaged_model = copy.deepcopy(model).requires_grad_(False)
         # Observations are normalised alike in both; this part is not trained.
@@ -56,7 +65,8 @@ class Trainer(ABC):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model, from windows of `window` steps.
 
-        Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few.
+        Returns metrics as scalar tensors: reading one waits for the device, so the caller reads few. Their
+        mean over the processes is that of the whole batch.
         """
 
     @torch.no_grad()
@@ -66,7 +76,7 @@ class Trainer(ABC):
         Signs of collapse: std and rank of the embeddings of a batch.
         """
         embeddings = self.model.embed({key: value[:, 0] for key, value in batch.observation.items()})
-        return dict(regularizers.spread(embeddings))
+        return dict(regularizers.spread(self.processes.gathered(embeddings)))
 
     def numbers(self) -> dict[str, float]:
         """Further state to save."""
@@ -89,6 +99,17 @@ class Trainer(ABC):
             target.share_statistics(self.model.encoder)  # type: ignore[arg-type]
             self.target_encoder = self.targets["target_encoder"] = target
 
+    def _accelerated(self, acceleration: Acceleration, function: Function) -> Function:
+        device = next(self.model.parameters()).device
+        # What waits for other processes cannot be part of a CUDA graph.
+        way = acceleration.of if self.processes.count == 1 else acceleration.fused
+        return way(function, device)
+
+    def _noise(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Standard normal noise for this part, drawn on the CPU so that every device sees the same."""
+        whole = (shape[0] * self.processes.count, *shape[1:])
+        return self.processes.cut(torch.randn(whole, generator=self.generator)).to(like)
+
     def _directions(self, like: Tensor) -> Tensor:
         """Random ones for SIGReg."""
         dim = self.model.size.latent_dim
@@ -99,7 +120,7 @@ class Trainer(ABC):
         if batch.horizon != self.window:
             raise ValueError(f"batch of {batch.horizon} steps: this trainer learns from {self.window}")
         if self.settings.hue_jitter > 0 and "pixels" in batch.observation:
-            batch = jitter_hues(batch, self.settings.hue_jitter, self.generator)
+            batch = jitter_hues(batch, self.settings.hue_jitter, self.generator, self.processes)
         return batch
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
@@ -107,6 +128,7 @@ class Trainer(ABC):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.processes.average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         if not norm.isfinite():  # before it reaches the weights
             raise diverged(self, "the gradient is not finite")

@@ -2,13 +2,34 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldmodel.apps.verbs.verb import Verb
 
+if TYPE_CHECKING:
+    from worldmodel.training import Processes
+
 
 def _train(config: dict[str, Any], given: set[str]) -> None:
-    from worldmodel.apps.run import check_new_run, going_on_with, opened_run, resume_command, resumed_config
+    from worldmodel.apps.following import follow
+    from worldmodel.training import join
+
+    with join() as processes:
+        if processes.is_first:
+            _run_training(config, given, processes)
+        else:
+            follow(processes)
+
+
+def _run_training(config: dict[str, Any], given: set[str], processes: "Processes") -> None:
+    from worldmodel.apps.run import (
+        check_new_run,
+        going_on_with,
+        is_same_run,
+        opened_run,
+        resume_command,
+        resumed_config,
+    )
     from worldmodel.apps.train import make_training, with_dataset_facts
 
     if config["dataset"] is not None and not config["resume"]:
@@ -16,10 +37,12 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
     run_dir = Path(config["run_dir"])
     if config["resume"]:
         config = resumed_config(run_dir, config, given)
+    elif processes.is_restarted and is_same_run(run_dir, config):
+        config = config | {"resume": True}
     else:
         check_new_run(run_dir)
     with opened_run(run_dir, config):
-        training = make_training(run_dir, config)
+        training = make_training(run_dir, config, processes)
     with going_on_with(resume_command(run_dir, config)):
         training.run()
     task = f" task={config['task']}" if ":" in config["task"] else ""  # a module is named each time
@@ -135,8 +158,10 @@ ROBOT_VERBS = {
             "worldmodel train task=HalfCheetah-v5 env.action_repeat=1 model=small env_steps=200_000",
             "worldmodel train run_dir=runs/cartpole-swingup/seed-0 resume=true env_steps=200_000",
             "worldmodel train dataset=data/reacher num_updates=20_000",
+            "torchrun --standalone --nproc-per-node=2 -m worldmodel train dataset=data/reacher device=cuda",
         ),
         run=_train,
+        runs_in_processes=True,
     ),
     "control": Verb(
         summary="Control the robot in closed loop, by a trained model or the oracle: return, latency, video.",

@@ -16,3 +16,5 @@ class Verb:
     implied: Callable[[Sequence[str]], list[str]] = lambda overrides: []
     # The words of the command line as overrides: some verbs take more than these.
     overrides_of: Callable[[Sequence[str]], list[str]] = list
+    # Whether torchrun may start it in several processes at once, which then work together.
+    runs_in_processes: bool = False

@@ -1,0 +1,60 @@
+"""All that a trainer is made of beside its averaged model: as tensors by name, and numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from worldmodel.training.trainer import Trainer
+
+
+def trainer_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """Weights, target networks, optimizers and chance, on the CPU."""
+    tensors: dict[str, Tensor] = {}
+    for target, module in trainer.targets.items():
+        tensors |= {f"{target}.{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"model.{name}": value.detach() for name, value in trainer.model.named_parameters()}
+    for name, optimizer in trainer.optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{slot}": value for slot, value in slots.items()}
+    tensors["generator"] = trainer.generator.get_state()
+    return on_cpu(tensors)
+
+
+def trainer_numbers(trainer: Trainer) -> dict[str, Any]:
+    """The rest, as JSON."""
+    return {"num_updates": trainer.num_updates, **trainer.numbers()}
+
+
+def restore_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Go on from there, with a trainer that was just made of the averaged model.
+
+    Errors: `KeyError`, `ValueError`, `RuntimeError` or `TypeError` for what does not fit.
+    """
+    trainer.generator.set_state(tensors["generator"])
+    for target, module in trainer.targets.items():
+        module.load_state_dict(_below(f"{target}.", tensors))
+    # Its statistics are those of the averaged model, which it was built from.
+    trainer.model.load_state_dict(trainer.model.state_dict() | _below("model.", tensors))
+    for name, optimizer in trainer.optimizers.items():
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"{name}."):
+                _, index, slot = key.split(".")
+                slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    trainer.num_updates = int(numbers["num_updates"])
+    trainer.restore_numbers(numbers)
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, as safetensors wants them."""
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins so, without it. Errors: `KeyError` where there are none."""
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if not found:
+        raise KeyError(prefix)
+    return found
