@@ -136,7 +136,11 @@ class Push(MjcfTask):
         "teleport": teleport(_SLIDES, far_m=0.2, low=(-0.25, -0.25), high=(0.25, 0.25)),
         "vanish": vanish(_SLIDES),
         "freeze": freeze({"block": (*_SLIDES["block"], "block_angle")}, moving=_is_pushed),
-        "pass_through": pass_through(_SLIDES, meaning="the pusher goes through the block", is_due=_is_pushed),
+        "pass_through": pass_through(
+            {"pusher": ("pusher_x", "pusher_y")},
+            meaning="the pusher goes through the block",
+            is_due=_is_pushed,
+        ),
         "recolor": recolor(["bar", "stem"]),
     }
 

@@ -119,6 +119,23 @@ def test_a_violation_changes_what_follows_or_how_it_looks_and_can_be_taken_back(
     pytest.fail("it was never due")
 
 
+def test_a_pusher_that_goes_through_the_block_leaves_it_where_it_is():
+    """The block stays on the table: it would be gone from the picture, which is another violation."""
+    for seed in range(5):
+        env = envs.make("push")
+        simulation = env.simulation
+        state = env.reset(seed=seed)[0]["state"]
+        before = simulation.data.qpos.copy()
+        violation = envs.violations_of(env)["pass_through"]
+        violation.apply(simulation.model, simulation.data, np.random.default_rng(0))
+        for _ in range(60):
+            way = before[2:4] - state[:2]
+            state = env.step(np.clip(10 * way, -1, 1))[0]["state"]
+        np.testing.assert_allclose(state[:2], before[2:4], atol=0.02)
+        np.testing.assert_allclose(simulation.data.qpos[2:], before[2:], atol=1e-3)
+        env.close()
+
+
 def drive(env, seed, actions, violation, at=None):
     """States of an episode; the first step from the third on at which the violation is due."""
     env.reset(seed=seed)
