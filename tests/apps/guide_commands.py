@@ -105,7 +105,7 @@ SHORT = {
     "probe": ("episodes=4", "kinds=[linear]"),
     "collect": ("episodes=4", "num_envs=2"),
     "collect num_workers=": ("episodes=4", "num_envs=2", "num_workers=2"),
-    "collect checkpoint=": ("episodes=2", *FEW),
+    "collect checkpoint=": ("episodes=2", "env.action_repeat=20", *FEW),
     "export": ("episodes=1",),
     "view": ("seconds=1", "port=0"),
     "serve": ("port=0", *FEW),

@@ -31,7 +31,7 @@ RUN_ELSEWHERE = {
     "datasets.md": "tests/data/test_dataset_guide.py::test_the_python_of_the_guide_runs_in_order",
     "planners.md": "tests/planners/test_planner_guide.py::test_each_block_of_the_guide_runs",
 }
-LAYOUTS = {"architecture.md": 3, "datasets.md": 1}  # figures, and the layout of a folder
+LAYOUTS = {"architecture.md": 3, "datasets.md": 1, "serving.md": 1}  # figures, a folder, another's client
 
 
 def named(page: Path) -> str:
@@ -181,7 +181,6 @@ def reading(page: Path, made: Path, folder: Path) -> Iterator[Reader]:
 # Python of these pages needs a robot's package, or names that stand for the reader's own.
 SKETCHES = {
     "realtime.md": ("RosRobot", "LoopSettings"),
-    "serving.md": ("openpi_client",),
     "understanding.md": ("monitor = Monitor",),
 }
 

@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from worldmodel.apps.cockpit.view import view
-from worldmodel.apps.config import compose_config, to_dict
+from worldmodel.apps.config import check_saved_env, compose_config, to_dict
 from worldmodel.apps.serving.access import TOKEN_VARIABLE, is_loopback, read_token
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, RemoteError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -53,3 +54,35 @@ def test_a_token_that_can_be_guessed_is_none(tmp_path, monkeypatch):
         (tmp_path / "token").write_text(text)
         with pytest.raises(ConfigError, match="at least 16"):
             read_token("0.0.0.0", str(tmp_path / "token"))
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        None,
+        "go",
+        [1.0],
+        np.zeros(3),
+        np.full((2, 1), np.nan),
+        np.array([[np.inf]]),
+        np.zeros((1, 1), np.int64),
+    ],
+    ids=str,
+)
+def test_a_server_cannot_send_what_is_no_action(actions, monkeypatch):
+    from worldmodel.remote import Client
+
+    client = object.__new__(Client)
+    client.uri = "ws://somewhere"
+    monkeypatch.setattr(Client, "infer", lambda self, observation: {"actions": actions})
+    with pytest.raises(RemoteError, match=r"gave (no actions|actions that are no finite numbers)"):
+        client.act({"state": np.zeros(3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "settings", [None, [], {"action_repeat": "2"}, {"_target_": "os.system"}, {"hide": 5}], ids=str
+)
+def test_a_server_cannot_name_an_environment_that_cannot_be(settings):
+    with pytest.raises(ConfigError):
+        check_saved_env(settings)
+    check_saved_env({"action_repeat": 2, "observe": ["state"]})

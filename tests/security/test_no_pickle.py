@@ -106,7 +106,7 @@ JOBS = [
     ["train", "run_dir=run", "resume=true", "env_steps=600"],
     ["control", "checkpoint=run", "episodes=1", "video=false", "alarm=off"],
     ["imagine", "checkpoint=run", "episodes=1", "horizon=3", "decoder.updates=0"],
-    ["collect", "checkpoint=run", "policy=planner", "episodes=1", "dataset=data"],
+    ["collect", "checkpoint=run", "policy=planner", "env.action_repeat=8", "episodes=1", "dataset=data"],
     ["data", "validate", "dataset=data"],
     ["data", "compact", "dataset=data"],
     *(["data", "export", "dataset=data", f"format={{name}}", f"output={{output}}"] for name, output in

@@ -141,6 +141,11 @@ def check_saved(config: Any) -> None:
         raise ConfigError(f"planner.{min(missing)} is missing")
 
 
+def check_saved_env(settings: Any) -> None:
+    """Check settings of an environment that a server tells of, as `check_saved` does those of a file."""
+    check_saved({"task": "", "env": settings, "planner": {"name": "", "num_proposals": 0}})
+
+
 @cache
 def _types_of_train() -> dict[str, Any]:
     """Every key that `train` has with any of its options, and a value that tells its type."""
