@@ -77,7 +77,7 @@ FEW = (
     "planner.num_iterations=1",
     "planner.num_proposals=2",
 )
-ACT = ("episodes=1", "alarm=off", *FEW)
+ACT = ("episodes=1", "alarm=off", "video=false", *FEW)
 NET = ("model.hidden_dim=16", "model.encoder_dim=16", "model.latent_dim=16")
 ONLINE = (
     *("compile=false", "env_steps=600", "random_steps=20", "num_envs=1", "env.action_repeat=20"),
@@ -90,9 +90,9 @@ SHORT = {
     "train dataset=": OFFLINE,
     "train resume=": ("env_steps=800", "eval_episodes=1"),
     "control": ACT,
-    "control alarm=": ("episodes=1", *FEW),
+    "control alarm=": ("episodes=1", "video=false", *FEW),
     "control realtime=": ACT,
-    "control server=": ("episodes=1", "alarm=off"),
+    "control server=": ("episodes=1", "alarm=off", "video=false"),
     "control model=oracle": (
         "episodes=1",
         "alarm=off",

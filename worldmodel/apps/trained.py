@@ -121,9 +121,9 @@ def _trained_as(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     """Its task and its configuration, whoever wrote them. Errors: `CheckpointError`."""
     task, config = (checkpoint.info.get(name) for name in ("task", "config"))
     try:
+        if not isinstance(task, str) or not isinstance(config, dict):
+            raise ConfigError("it names no task, or has no configuration")
         check_saved(config)
-        if not isinstance(task, str):
-            raise ConfigError("the task is no word")
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint.path} does not say how it was trained: {error}") from error
     return task, config
