@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Words that a line of a shell begins with; a block without any of them is a drawing.
-SHELL = ("worldmodel", "make", "pip", "curl", "export")
+SHELL = ("worldmodel", "torchrun", "make", "pip", "curl", "export")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,12 @@ RUN_ELSEWHERE = {
     "datasets.md": "tests/data/test_dataset_guide.py::test_the_python_of_the_guide_runs_in_order",
     "planners.md": "tests/planners/test_planner_guide.py::test_each_block_of_the_guide_runs",
 }
-LAYOUTS = {"architecture.md": 3, "datasets.md": 1, "serving.md": 1}  # figures, a folder, another's client
+LAYOUTS = {
+    "architecture.md": 3,
+    "datasets.md": 1,
+    "distributed.md": 1,
+    "serving.md": 1,
+}  # figures, a folder, another's client
 
 
 def named(page: Path) -> str:
@@ -67,7 +72,7 @@ def test_every_command_is_one(command):
         assert words[1] == "install"
         assert set(re.findall(r"\[([\w-]+)\]", " ".join(words[2:]))) <= extras.keys()
     else:
-        assert words[0] in ("curl", "export")
+        assert words[0] in ("curl", "export", "torchrun")
 
 
 @pytest.mark.parametrize("name", RUN_ELSEWHERE)
@@ -137,6 +142,9 @@ class Reader:
                 assert answer.status == 200
         elif block.is_ours and block.words[1] == "serve":
             self.serve(shortened(block.words[1:])[1:])
+        elif block.words[0] == "torchrun" and "device=cuda" not in block.words:
+            # In one process; that several do the same is tested by tests/training/test_training_processes.py.
+            assert main(shortened(block.words[block.words.index("worldmodel") + 1 :])) == 0
         elif block.is_ours:
             words = [self.replaced(word) for word in shortened(block.words[1:])]
             assert main(words) == 0, words
