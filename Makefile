@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch>=2.7,<2.14
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-lowest lint format docs dist audit clean
 
 demo: $(VENV)/.installed ## learn cartpole-swingup from nothing and show it on a page
 	$(BIN)/worldmodel demo
@@ -17,6 +17,12 @@ test: $(VENV)/.installed-dev ## all tests but the slow ones
 test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/pytest -m slow
 
+test-lowest: ## the tests on the lowest versions of all dependencies that pyproject.toml allows
+	mkdir -p $(VENV)-lowest
+	$(PYTHON) .ci/lowest_versions.py > $(VENV)-lowest/constraints.txt
+	PIP_CONSTRAINT=$(CURDIR)/$(VENV)-lowest/constraints.txt $(MAKE) test VENV=$(VENV)-lowest \
+		TORCH="$$(grep ^torch== $(VENV)-lowest/constraints.txt)"
+
 lint: $(VENV)/.installed-dev ## format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -26,8 +32,23 @@ format: $(VENV)/.installed-dev ## mend format and style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove the virtual environment and caches; runs/ and data/ stay
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+docs: $(VENV)/.torch ## the pages as a site, in site/
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
+
+dist: $(VENV)/.installed-dev ## the wheel and the source archive, in dist/, tried from another folder
+	rm -rf dist
+	$(BIN)/hatchling build -d dist
+	$(BIN)/pytest -m "slow or not slow" tests/test_distribution.py
+
+audit: $(VENV)/.installed ## known weaknesses of what an installation brings; asks PyPI
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet "pip-audit>=2.9,<3"
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)-audit/installed.txt
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r $(VENV)-audit/installed.txt
+
+clean: ## remove virtual environments, what was built, and caches; runs/ and data/ stay
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-audit dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.torch:

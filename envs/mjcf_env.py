@@ -16,6 +16,7 @@ from envs.episode_goal import checked_goal
 from envs.errors import EnvError
 from envs.factors import Variation
 from envs.loaded_task import LoadedTask
+from envs.mjcf_file import compiled
 from envs.mjcf_task import GOAL_GROUP, MjcfTask
 from envs.model_copy import sensor_places
 from envs.rendering import find_camera
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import mujoco
 
 _MAX_DRAWS = 1000  # of a goal that the start has not reached
+_MAX_SUBSTEPS = 10_000  # physics steps of one control step
 
 
 class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -42,18 +44,21 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
         self.task = task
         self._variation = Variation.parse(task.name, task.factors, factors or {})
-        self._compiled = task.load_spec().compile()
+        self._compiled = compiled(task.load_spec(), task.path)
         model = copy.copy(self._compiled)
         self.simulation = Simulation(model, mujoco.MjData(model))
         self._places = sensor_places(model)
-        self.num_substeps = round(task.control_period_s / model.opt.timestep)
-        low, high = model.actuator_ctrlrange.T.astype(np.float32)
-        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.factors: dict[str, float] = {}
         self.goal = np.zeros(0)
         self._num_steps = 0
         self._num_bad = 0
-        observation, _ = self.reset(seed=0)
+        try:
+            self.num_substeps = _num_substeps(task.control_period_s, model.opt.timestep)
+            low, high = model.actuator_ctrlrange.T.astype(np.float32)
+            self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+            observation, _ = self.reset(seed=0)
+        except (KeyError, IndexError, ValueError, AssertionError) as error:  # what is asked for is not in it
+            raise EnvError(f"{task.path} is no model of the task {task.name}: {_one_line(error)}") from error
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
 
     @property
@@ -185,3 +190,18 @@ def load_mjcf_task(task: MjcfTask, factors: Mapping[str, Any] | None = None) -> 
         goal_group=GOAL_GROUP,
         divergence_errors=(FloatingPointError,),
     )
+
+
+def _num_substeps(control_period_s: float, timestep_s: float) -> int:
+    """Physics steps of one control step. Errors: `EnvError` for none, and for more than anybody waits for."""
+    steps = control_period_s / timestep_s if timestep_s > 0 else np.inf
+    if not 0.5 <= steps <= _MAX_SUBSTEPS:
+        raise EnvError(
+            f"a timestep of {timestep_s:g} s makes {steps:g} physics steps of a control step of "
+            f"{control_period_s:g} s: from 1 to {_MAX_SUBSTEPS}"
+        )
+    return round(steps)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

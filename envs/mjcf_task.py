@@ -18,6 +18,7 @@ import numpy as np
 
 from envs.batch_task import BatchTask, Readings
 from envs.factors import Factor
+from envs.mjcf_file import load_spec
 from envs.violations import Violation
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ class MjcfTask(BatchTask):
     violations: ClassVar[Mapping[str, Violation]] = {}
     drawn_fields: ClassVar = ("body_pos", "body_quat")  # where the goal's body is
 
-    def load_spec(self) -> mujoco.MjSpec:
-        """The model of the MJCF file."""
-        import mujoco
+    @property
+    def path(self) -> Path:
+        """The MJCF file."""
+        return Path(__file__).parent / "tasks" / f"{self.name}.xml"
 
-        return mujoco.MjSpec.from_file(str(Path(__file__).parent / "tasks" / f"{self.name}.xml"))
+    def load_spec(self) -> mujoco.MjSpec:
+        """The model of the MJCF file. Errors: `EnvError`, as `load_spec`."""
+        return load_spec(self.path)
 
     @abstractmethod
     def draw_start(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ from planners.known import Known
 from planners.noise import white_noise
 from planners.plan import Plan, check_scored
 from planners.scorer import Scorer, finite_returns
-from planners.sequences import Sequences, check_count
+from planners.sequences import Sequences, check_counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,8 +60,7 @@ class SamplingPlanner(Sequences, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_candidates", "num_iterations", "num_elites"):
-            check_count(name, getattr(self, name))
+        check_counts(self, "num_candidates", "num_iterations", "num_elites")
         if self.num_elites > self.num_candidates:
             raise PlannerError(
                 f"num_elites is {self.num_elites}, more than the {self.num_candidates} candidates to choose "

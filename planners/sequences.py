@@ -13,6 +13,12 @@ from planners.basis import Basis, Steps
 from planners.errors import PlannerError
 from planners.noise import Noise, White
 
+# Settings may come from a checkpoint, which is anybody's. These are far above what plans well, and below what
+# takes all of a machine.
+MAX_AXIS = 2000  # actions of a sequence, and entries of an action
+MAX_COUNT = 1_000_000  # candidates, iterations, elites
+MAX_NUMBERS = 2**28  # drawn for one plan
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sequences:
@@ -36,7 +42,7 @@ class Sequences:
 
     def __post_init__(self) -> None:
         for name in ("action_dim", "horizon"):
-            check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name), MAX_AXIS)
         for name, kind in (("basis", Basis), ("noise", Noise)):
             if not isinstance(getattr(self, name), kind):
                 raise PlannerError(
@@ -124,12 +130,26 @@ class Sequences:
         return None if isinstance(self.noise, White) else self.noise.matrix(self.num_parameters)
 
 
-def check_count(name: str, value: Any) -> None:
-    """Errors: `PlannerError` for what is no whole number of at least 1."""
+def check_counts(planner: Any, *names: str) -> None:
+    """Check these counts of a planner, and what they come to. Errors: `PlannerError`."""
+    for name in names:
+        check_count(name, getattr(planner, name), MAX_COUNT)
+    sizes = (planner.num_iterations, planner.num_candidates, planner.num_parameters, planner.action_dim)
+    if math.prod(sizes) > MAX_NUMBERS:
+        raise PlannerError(
+            f"{' x '.join(map(str, sizes))} numbers (iterations, candidates, parameters, action) would be "
+            f"drawn for each plan, more than {MAX_NUMBERS}; lower num_candidates or num_iterations."
+        )
+
+
+def check_count(name: str, value: Any, most: int) -> None:
+    """Errors: `PlannerError` for what is no whole number from 1 to `most`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise PlannerError(f"{name} is {value!r}; it must be a whole number.")
     if value < 1:
         raise PlannerError(f"{name} is {value}; it must be at least 1.")
+    if value > most:
+        raise PlannerError(f"{name} is {value}; it must be at most {most}.")
 
 
 def _along_time(

@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 import websockets.sync.client
+from mutation import mutated_bytes
 from serving_peers import Echo, OpenpiClient, openpi_packed, openpi_unpacked, serving
 from websockets.exceptions import ConnectionClosed
 
@@ -21,8 +22,6 @@ SOUND = {
     "reset": np.True_,
     "request_id": 5,
 }
-# What a byte may become that decoders stumble over: lengths, types, nesting.
-HEADS = bytes.fromhex("c0c1c4c6c9cacbcfd3d9dbdcdddedf809fff")
 ODD = [
     *(None, True, -1, 2**63 - 1, 1e308, float("nan"), "", "x" * 300, b"", [], {}, [[]], {"a": {"a": {}}}),
     *({b"__ndarray__": True}, {b"__npgeneric__": True}, "|O", "<f8", [3, 3], [2**62, 4], [0], [-1]),
@@ -38,26 +37,6 @@ class Careful(Echo):
             assert observation[key].dtype == (np.float32 if key == "state" else np.uint8)
             assert np.isfinite(observation[key]).all()
         return super().act(sessions, observation, deadline)
-
-
-def mutated_bytes(rng, frame: bytes) -> bytes:
-    """Some bytes replaced, dropped, doubled or inserted."""
-    made = bytearray(frame)
-    for _ in range(rng.integers(1, 5)):
-        place, kind = int(rng.integers(len(made) + 1)), rng.integers(6)
-        if kind == 0 and place < len(made):
-            made[place] = rng.integers(256)
-        elif kind == 1 and place < len(made):
-            made[place] = HEADS[rng.integers(len(HEADS))]
-        elif kind == 2:
-            del made[place : place + int(rng.integers(1, 40))]
-        elif kind == 3:
-            made[place:place] = made[place : place + int(rng.integers(1, 40))]
-        elif kind == 4:
-            made[place:place] = rng.bytes(int(rng.integers(1, 20)))
-        else:
-            made = made[:place]
-    return bytes(made)
 
 
 def mutated_message(rng) -> bytes:

@@ -14,6 +14,7 @@ from planners import Plan, SamplingPlanner
 from worldmodel.apps.foresight import Foresight
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.apps.outlook import Outlook
+from worldmodel.errors import CheckpointError
 from worldmodel.model import WorldModel
 
 
@@ -115,8 +116,11 @@ class PlanningAgent:
         return self._generator.get_state().numpy().tobytes().hex()
 
     def restore(self, state: str) -> None:
-        """Continue with the chance of `state`."""
-        self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
+        """Continue with the chance of `state`. Errors: `CheckpointError` for what is none."""
+        try:
+            self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the state of the agent's chance is damaged: {error}") from error
 
     def act(self, observation: Observation, deadline: float | None = None) -> Decision:
         """Plan for every environment; `deadline` as in `SamplingPlanner.plan`."""

@@ -16,6 +16,8 @@ from worldmodel.errors import ConfigError
 from worldmodel.model import PRECISIONS, Acceleration, LatentModel, WorldModelSize
 from worldmodel.training import ALONE, Processes, Trainer, TrainerSettings, make_model, make_trainer
 
+# Settings come from checkpoints and datasets too, which are anybody's: none asks for all of a machine.
+MAX_ACTION_REPEAT, MAX_IMAGE_SIZE = 10_000, 4096
 TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
 
 
@@ -66,9 +68,10 @@ def build_env(
 
     Errors: `ConfigError` for settings that no environment has; `EnvError` as `envs.make_vec`.
     """
-    for key in ("action_repeat", "image_size"):
-        if not env_config.get(key, 1) >= 1:
-            raise ConfigError(f"env.{key}={env_config[key]}: must be at least 1")
+    for key, most in (("action_repeat", MAX_ACTION_REPEAT), ("image_size", MAX_IMAGE_SIZE)):
+        if not 1 <= env_config.get(key, 1) <= most:
+            least = "at least 1" if env_config[key] < 1 else f"at most {most}"
+            raise ConfigError(f"env.{key}={env_config[key]}: must be {least}")
     observe = env_config.get("observe", ["state"])
     if not observe or not set(map(str, observe)) <= {"state", "pixels"}:
         raise ConfigError(

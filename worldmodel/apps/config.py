@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -111,6 +112,48 @@ def _settings_of(names: set[str], groups: dict[str, list[str]]) -> dict[str, Any
             settings = OmegaConf.create((root / group / f"{option}.yaml").read_text())
             found |= {f"{group}.{key}": value for key, value in _flat(settings).items()}
     return found
+
+
+def check_saved(config: Any) -> None:
+    """Check a configuration of `train` that a file holds: what is there has the type that `train` takes.
+
+    Errors: `ConfigError` that names the key. Nothing in it is resolved, and none of its names is looked up.
+    """
+    if not isinstance(config, dict):
+        raise ConfigError("the configuration is no mapping")
+    types = _types_of_train()
+    for group in {key.partition(".")[0] for key in types if "." in key}:
+        if not isinstance(config.get(group, {}), dict):
+            raise ConfigError(f"{group}={str(config[group])[:80]}: must be {_KINDS[dict]}")
+    for key in ("task", "env", "planner"):
+        if key not in config:
+            raise ConfigError(f"{key} is missing")
+    try:
+        flat = _flat(config, {key for key, value in types.items() if value == {}})
+    except RecursionError as error:
+        raise ConfigError("it is nested too deeply") from error
+    for key, value in flat.items():
+        if key in types:
+            _check_type(key, value, types[key])
+        elif key.startswith("env."):
+            raise ConfigError(f"there is no setting {key[:80]!r}")
+    if missing := {"name", "num_proposals"} - config["planner"].keys():
+        raise ConfigError(f"planner.{min(missing)} is missing")
+
+
+def check_saved_env(settings: Any) -> None:
+    """Check settings of an environment that a server tells of, as `check_saved` does those of a file."""
+    check_saved({"task": "", "env": settings, "planner": {"name": "", "num_proposals": 0}})
+
+
+@cache
+def _types_of_train() -> dict[str, Any]:
+    """Every key that `train` has with any of its options, and a value that tells its type."""
+    groups = config_groups("train")
+    parts = {"basis", "noise"}  # of a planner
+    found = _settings_of(set(groups) - parts - {"budget", "experiment"}, groups)
+    found |= {f"planner.{key}": value for key, value in _settings_of(parts, groups).items()}
+    return found | _flat(_compose("train", []))
 
 
 def keys_of(name: str) -> list[str]:
@@ -229,7 +272,7 @@ def _flat(config: Any, whole: Collection[str] = ()) -> dict[str, Any]:
             else:
                 yield path, value
 
-    return dict(walk(to_dict(config), ""))
+    return dict(walk(config if isinstance(config, dict) else to_dict(config), ""))
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:

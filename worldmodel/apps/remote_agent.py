@@ -7,6 +7,7 @@ import numpy as np
 
 import envs
 from worldmodel.apps.agent import Decision, batch_size
+from worldmodel.apps.config import check_saved_env
 from worldmodel.apps.goals import Goal, Goals
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.run import would_import
@@ -79,6 +80,10 @@ class RemoteRun:
             )
         if config["task"] is not None and envs.canonical_task(config["task"]) != envs.canonical_task(task):
             raise ConfigError(f"task={config['task']}, but {uri} controls {task}: leave out task=")
+        try:
+            check_saved_env(settings)
+        except ConfigError as error:
+            raise RemoteError(f"{uri} acts in an environment that cannot be: {error}") from error
         return task, {key: settings[key] for key in config["env"] if key in settings}
 
     @property

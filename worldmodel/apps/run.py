@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from envs import EnvError
 from planners import PlannerError
-from worldmodel.errors import PeerError, RunError
+from worldmodel.apps.config import check_saved
+from worldmodel.errors import ConfigError, PeerError, RunError
 from worldmodel.files import write_json
 
 CONFIG_FILE = "config.json"
@@ -110,16 +111,18 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration of a run folder. Errors: `RunError` where it is none."""
+    """The configuration of a run folder, whoever wrote it. Errors: `RunError` where it is none."""
     path = directory / CONFIG_FILE
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise RunError(f"there is no run in {directory}: it has no {CONFIG_FILE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise RunError(f"cannot read {path}: expected a JSON object")
+    try:
+        check_saved(config)
+    except ConfigError as error:
+        raise RunError(f"cannot use {path}: {error}") from error
     return config
 
 

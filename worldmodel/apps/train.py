@@ -13,6 +13,7 @@ from envs.registry import check_exists
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.datasets.bounds import breaks_bounds, largest_of
 from worldmodel.apps.learner import open_dataset
+from worldmodel.apps.resumed import progress_of
 from worldmodel.apps.rollout import Collector
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent
@@ -62,9 +63,10 @@ class OnlineTraining(Training):
         self.env_steps = 0  # taken, also those of episodes that an interruption cut off
         self._agent = self.planning_agent(seed=self.seed, is_averaged=False)
         if checkpoint is not None:
-            self.env_steps = checkpoint.info["env_steps"]
-            self._agent.restore(checkpoint.info["agent_state"])
-        info = {"task": self.env.task, "action_repeat": self.env.action_repeat}
+            info = progress_of(checkpoint)
+            self.env_steps = info["env_steps"]
+            self._agent.restore(str(info["agent_state"]))
+        facts = {"task": self.env.task, "action_repeat": self.env.action_repeat}
         capacity = config["data"]["capacity"]
         if self.env.episode_length is None and not self.env.can_terminate:
             raise ConfigError(
@@ -74,7 +76,7 @@ class OnlineTraining(Training):
             raise ConfigError(
                 f"data.capacity={capacity}: must hold an episode of {self.env.episode_length} agent steps"
             )
-        self.dataset = EpisodeDataset(run_dir / "dataset", mode="a", capacity=capacity, info=info)
+        self.dataset = EpisodeDataset(run_dir / "dataset", mode="a", capacity=capacity, info=facts)
         self._lowest_reward, self._highest_reward = math.inf, -math.inf
         for episode in self.dataset:
             self._note_rewards(episode)
@@ -163,7 +165,8 @@ class OnlineTraining(Training):
         for index in range(max(0, len(self.dataset) - num_new), len(self.dataset)):
             episode = self.dataset.episode(index)
             self.normalize(episode)
-            self.env_steps = max(self.env_steps, int(episode.info["env_steps"] or 0))
+            env_steps = episode.info.get("env_steps")
+            self.env_steps = max(self.env_steps, env_steps if isinstance(env_steps, int) else 0)
         self.num_episodes += num_new
 
     def _start_seeds(self) -> list[int] | None:
@@ -249,6 +252,10 @@ def with_dataset_facts(config: dict[str, Any], given: set[str]) -> dict[str, Any
             ) from error
         facts["task"] = task
     if "env.action_repeat" not in given and "action_repeat" in info:
+        if type(info["action_repeat"]) is not int:
+            raise ConfigError(
+                f"dataset={path}: its action_repeat is no whole number; give env.action_repeat="
+            )
         facts["env"] = config["env"] | {"action_repeat": info["action_repeat"]}
     if "run_dir" not in given:
         facts["run_dir"] = f"runs/{facts['task']}/offline-seed-{config['seed']}"

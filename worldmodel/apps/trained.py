@@ -10,7 +10,7 @@ import numpy as np
 import envs
 from worldmodel.apps.agent import Agent, PlanningAgent, PolicyAgent
 from worldmodel.apps.build import build_acceleration, build_device, build_planning_agent
-from worldmodel.apps.config import closest
+from worldmodel.apps.config import check_saved, closest
 from worldmodel.apps.foresight import LearnedForesight
 from worldmodel.apps.pretrained import is_packaged, resolve
 from worldmodel.apps.run import would_import
@@ -97,8 +97,8 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
     Errors: `CheckpointError` for a damaged one, and for one that was trained on another `task`.
     """
     checkpoint = load_checkpoint(resolve(path))
-    trained_on = checkpoint.info["task"]
-    typed = checkpoint.info["config"]["task"]
+    trained_on, config = _trained_as(checkpoint)
+    typed = config["task"]
     if would_import(typed) and task != typed:
         raise CheckpointError(
             f"{checkpoint.path} was trained on {typed}, whose module is imported; "
@@ -111,10 +111,22 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
         )
     return TrainedRun(
         checkpoint=checkpoint,
-        task=checkpoint.info["config"]["task"],  # as it was typed: `module:id` imports its module again
-        config=checkpoint.info["config"],
-        discount=checkpoint.state["settings"]["discount"],
+        task=typed,  # as it was typed: `module:id` imports its module again
+        config=config,
+        discount=checkpoint.settings.discount,
     )
+
+
+def _trained_as(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """Its task and its configuration, whoever wrote them. Errors: `CheckpointError`."""
+    task, config = (checkpoint.info.get(name) for name in ("task", "config"))
+    try:
+        if not isinstance(task, str) or not isinstance(config, dict):
+            raise ConfigError("it names no task, or has no configuration")
+        check_saved(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint.path} does not say how it was trained: {error}") from error
+    return task, config
 
 
 def open_accelerated(config: dict[str, Any]) -> TrainedRun | None:

@@ -2,7 +2,6 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +27,7 @@ from worldmodel.apps.goals import GoalEvaluation, GoalForesight, is_goal_task
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.learner import Learner
 from worldmodel.apps.progress import ProgressDisplay
+from worldmodel.apps.resumed import progress_of
 from worldmodel.apps.run import default_num_threads, lock_run
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.data import Episode, EpisodeDataset
@@ -73,11 +73,11 @@ class Training(ABC):
         self.seed: int = config["seed"]
         self.device = build_device(config["device"], processes)
         acceleration = build_acceleration(config, self.device)
-        info: Mapping[str, Any] = {} if checkpoint is None else checkpoint.info
-        self.num_episodes: int = info.get("num_episodes", 0)
-        self.evaluated_at: int = info.get("evaluated_at", 0)  # of `progress`
-        self.seconds: float = info.get("training_seconds", 0.0)
-        self.cpu_seconds: float = info.get("training_cpu_seconds", 0.0)
+        info = progress_of(checkpoint)
+        self.num_episodes: int = info["num_episodes"]
+        self.evaluated_at: int = info["evaluated_at"]  # of `progress`
+        self.seconds: float = info["training_seconds"]
+        self.cpu_seconds: float = info["training_cpu_seconds"]
         self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=self.seed)
         self.trainer: Trainer
         if checkpoint is None:
@@ -89,9 +89,7 @@ class Training(ABC):
             self.trainer = checkpoint.trainer(processes)
             self.chance = restored_generator(info["sampling_state"])
         self.trainer.accelerate(acceleration)
-        self._learner = Learner(
-            config, self.trainer, self.chance, self.device, info.get("update_cpu_seconds", 0.0)
-        )
+        self._learner = Learner(config, self.trainer, self.chance, self.device, info["update_cpu_seconds"])
         self._acceleration = acceleration
         # Experience is made with the weights as they are (averaged ones lag behind where much is still to be
         # learned, and repeat what is known), and is judged, as it will be used, with their average.

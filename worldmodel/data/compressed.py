@@ -15,6 +15,7 @@ from typing import overload
 import numpy as np
 
 from worldmodel.data.array_file import map_bytes, read_array, write_array
+from worldmodel.data.memory import require_memory
 
 LEVEL = 1  # of 9: the higher ones take many times longer for a few percent
 
@@ -43,7 +44,8 @@ def write_rows(shard: Path, name: str, parts: list[np.ndarray]) -> dict[str, int
 class CompressedRows:
     """The rows of a compressed column, read and decompressed where they are looked at.
 
-    Errors: `ValueError`, when made or when indexed, for a damaged file.
+    Errors: `ValueError`, when made or when indexed, for a damaged file; `DatasetError` for rows that memory
+    cannot hold.
     """
 
     def __init__(
@@ -78,14 +80,19 @@ class CompressedRows:
             part.shape = (stop - start, *self.shape[1:])
             part._offsets = self._offsets[start : stop + 1]
             return part
+        require_memory("it", rows.size * self._row_bytes)
         flat = np.empty((rows.size, *self.shape[1:]), self.dtype)
         for place, row in enumerate(rows.reshape(-1).tolist()):
             flat[place] = self._row(row)
         return flat.reshape(*rows.shape, *self.shape[1:])
 
+    @property
+    def _row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
     def _row(self, row: int) -> np.ndarray:
         start, stop = int(self._offsets[row]), int(self._offsets[row + 1])
-        num_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        num_bytes = self._row_bytes
         decompressor = zlib.decompressobj()
         try:
             # One byte more than there should be: a bomb stops there.

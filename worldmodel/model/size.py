@@ -66,7 +66,7 @@ class WorldModelSize:
                 *others, last = known
                 rule = f"{', '.join(others)} or {last}"
                 raise ConfigError(f"model {name}={getattr(self, name)!r}: must be {rule}")
-        if sorted(set(self.angles) & set(range(self.state_dim))) != list(self.angles):
+        if [angle for angle in sorted(set(self.angles)) if 0 <= angle < self.state_dim] != list(self.angles):
             raise ConfigError(
                 f"model angles={list(self.angles)}: must be entries of a state of {self.state_dim}, rising"
             )

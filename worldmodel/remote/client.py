@@ -64,10 +64,16 @@ class Client:
             self._goal = {f"goal/{key}": np.asarray(value) for key, value in goal.items()}
 
     def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The plan (H, A) from an observation {key: (...)}; actions lie in [-1, 1]."""
+        """The plan (H, A) from an observation {key: (...)}; actions lie in [-1, 1].
+
+        Errors: `RemoteError` for an answer without any, or with some that are no finite numbers: a robot does
+        what it is told.
+        """
         actions = self.infer(observation).get("actions")
-        if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+        if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.dtype.kind != "f":
             raise RemoteError(f"{self.uri} gave no actions (H, A)")
+        if not np.isfinite(actions).all():
+            raise RemoteError(f"{self.uri} gave actions that are no finite numbers")
         return actions
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,11 @@ it is executed on loading. An exported model is the same without its trainer: sm
 """
 
 import copy
-import hashlib
-import json
 import platform
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worldmodel.errors import CheckpointError, ConfigError
+from worldmodel.errors import CheckpointError
 from worldmodel.files import TEMPORARY_PREFIX, committed_directory, sha256
 from worldmodel.model import LatentModel, WorldModelSize
-from worldmodel.training.kinds import make_model, make_trainer
+from worldmodel.training.checkpoint_state import (
+    FORMAT,
+    STATE_FILE,
+    built,
+    model_of,
+    one_line,
+    read_state,
+    write_state,
+)
+from worldmodel.training.kinds import make_trainer
 from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
 from worldmodel.training.trainer_state import on_cpu, restore_trainer, trainer_numbers, trainer_tensors
 
-FORMAT = 3  # 1: rewards and values were means on the symlog scale; 2: no averaged weights
-MODEL_FILE, TRAINER_FILE, STATE_FILE = "model.safetensors", "trainer.safetensors", "state.json"
+MODEL_FILE, TRAINER_FILE = "model.safetensors", "trainer.safetensors"
 # A second checkpoint of the same step stands beside the first until that is gone.
 _NAME, _REPLACEMENT = re.compile(r"step_(\d+)(-new)?"), "-new"
 
@@ -56,6 +62,12 @@ class Checkpoint:
         """SHA-256 of the model's weights: what was made for them belongs to no others."""
         return str(self.state["files"][MODEL_FILE])
 
+    @property
+    def settings(self) -> TrainerSettings:
+        """What it was trained with. Errors: `CheckpointError` for settings that make no sense."""
+        settings: TrainerSettings = built(TrainerSettings, self.state["settings"], self.path)
+        return settings
+
     def trainer(self, processes: Processes = ALONE) -> Trainer:
         """The trainer exactly as it was saved, by however many processes.
 
@@ -65,14 +77,13 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} is an exported model, without its trainer: it acts, but training cannot go on"
             )
-        settings = _build(TrainerSettings, self.state["settings"], self.path)
-        trainer = make_trainer(copy.deepcopy(self.model), settings, seed=0, processes=processes)
+        trainer = make_trainer(copy.deepcopy(self.model), self.settings, seed=0, processes=processes)
         tensors = _load_tensors(self.path, TRAINER_FILE, self.state)
         try:
             restore_trainer(trainer, tensors, self.state["trainer"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        except (KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
             raise CheckpointError(
-                f"{self.path / TRAINER_FILE} does not fit its model: {_line(error)}"
+                f"{self.path / TRAINER_FILE} does not fit its model: {one_line(error)}"
             ) from error
         return trainer
 
@@ -102,11 +113,11 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
                 | {"python": platform.python_version()},
                 "info": info,
             }
-            _write_state(temporary, state, (MODEL_FILE, TRAINER_FILE))
+            write_state(temporary, state, (MODEL_FILE, TRAINER_FILE))
         _finish_replacement(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot write checkpoint {path}: {_line(error)}; earlier checkpoints are untouched. "
+            f"cannot write checkpoint {path}: {one_line(error)}; earlier checkpoints are untouched. "
             "Free some space, then resume the run"
         ) from error
     others = [other for other in _complete(directory) if other != path]
@@ -121,7 +132,7 @@ def export_model(checkpoint: Checkpoint, directory: Path, info: dict[str, Any]) 
     save_file(on_cpu(checkpoint.model.state_dict()), directory / MODEL_FILE)
     (directory / MODEL_FILE).chmod(0o644)  # for others; safetensors writes for the owner alone
     kept = {name: checkpoint.state[name] for name in ("format", "size", "settings", "versions")}
-    _write_state(directory, kept | {"info": info}, (MODEL_FILE,))
+    write_state(directory, kept | {"info": info}, (MODEL_FILE,))
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -150,32 +161,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Errors: `CheckpointError` for a missing, truncated, altered or foreign one.
     """
     path = find_checkpoint(path)
-    try:
-        state = json.loads((path / STATE_FILE).read_text())
-        if not isinstance(state, dict) or "format" not in state:
-            raise ValueError("it is not a checkpoint's state")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path / STATE_FILE}: {_line(error)}{_way_out(path)}") from error
-    if state["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}: "
-            "use the worldmodel version that wrote it"
-        )
-    if state.get("digest") != _state_digest(state):
-        raise CheckpointError(f"{path / STATE_FILE} was altered: its digest does not match{_way_out(path)}")
+    state = read_state(path, _way_out(path))
     tensors = _load_tensors(path, MODEL_FILE, state)
-    model = make_model(_build(WorldModelSize, state["size"], path))
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit its own size: {_line(error)}") from error
+    model = model_of(built(WorldModelSize, state["size"], path), tensors, path / MODEL_FILE)
     return Checkpoint(path=path, model=model, info=state["info"], state=state)
-
-
-def _write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...]) -> None:
-    state = state | {"files": {name: sha256(directory / name) for name in files}}
-    text = json.dumps(state | {"digest": _state_digest(state)}, indent=2)
-    (directory / STATE_FILE).write_text(text + "\n")
 
 
 def _load_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Tensor]:
@@ -187,20 +176,7 @@ def _load_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Ten
             )
         return load_file(file)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise CheckpointError(f"cannot read {file}: {_line(error)}{_way_out(path)}") from error
-
-
-def _build(kind: Any, values: Any, path: Path) -> Any:
-    """A settings dataclass from JSON; names are checked, nothing is called by name."""
-    known = {field.name for field in fields(kind)}
-    if not isinstance(values, dict) or set(values) - known:
-        raise CheckpointError(f"{path / STATE_FILE} holds settings that this version does not know: {values}")
-    try:
-        return kind(**values)
-    except (TypeError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path / STATE_FILE} holds settings that make no sense: {_line(error)}"
-        ) from error
+        raise CheckpointError(f"cannot read {file}: {one_line(error)}{_way_out(path)}") from error
 
 
 def _complete(directory: Path) -> list[Path]:
@@ -239,23 +215,16 @@ def _way_out(path: Path) -> str:
     return ". There is no other checkpoint beside it: restore it from a copy, or train again"
 
 
-def _state_digest(state: dict[str, Any]) -> str:
-    # Through JSON, as on loading: its keys are strings, which sort otherwise than numbers do.
-    content = json.loads(json.dumps({key: value for key, value in state.items() if key != "digest"}))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:
     """A numpy generator's state as JSON."""
     return dict(generator.bit_generator.state)
 
 
-def restored_generator(state: dict[str, Any]) -> np.random.Generator:
-    """The generator of `generator_state`."""
+def restored_generator(state: Any) -> np.random.Generator:
+    """The generator of `generator_state`. Errors: `CheckpointError` for what is no state of one."""
     generator = np.random.default_rng()
-    generator.bit_generator.state = state
+    try:
+        generator.bit_generator.state = state
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise CheckpointError(f"the state of a generator is damaged: {one_line(error)}") from error
     return generator

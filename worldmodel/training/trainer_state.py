@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from worldmodel.training.trainer import Trainer
 
@@ -42,9 +43,22 @@ def restore_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], numbers: Ma
             if key.startswith(f"{name}."):
                 _, index, slot = key.split(".")
                 slots.setdefault(int(index), {})[slot] = value
+        _check_slots(optimizer, slots)
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     trainer.num_updates = int(numbers["num_updates"])
     trainer.restore_numbers(numbers)
+
+
+def _check_slots(optimizer: Optimizer, slots: dict[int, dict[str, Tensor]]) -> None:
+    """What an optimizer remembers of each weight has its shape. Errors: `ValueError`."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, slot in slots.items():
+        if not 0 <= index < len(parameters) or slot.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"weight {index} has the slots {', '.join(sorted(slot))}")
+        for name, value in slot.items():
+            expected = () if name == "step" else parameters[index].shape
+            if value.shape != expected or not value.is_floating_point():
+                raise ValueError(f"{name} of weight {index} is {value.dtype}{list(value.shape)}")
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

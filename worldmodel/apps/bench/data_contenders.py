@@ -36,12 +36,12 @@ class Contender:
 def _write_numpy(folder: Path, recording: Recording) -> None:
     for name in recording.columns(0):
         parts = [recording.columns(index)[name] for index in range(len(recording.episodes))]
-        np.save(folder / f"{name}.npy", np.concatenate(parts))
+        np.save(folder / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
 
 
 @contextmanager
 def _open_numpy(folder: Path, recording: Recording, horizon: int) -> Iterator[Windows]:
-    arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
 
     def windows(starts: np.ndarray) -> dict[str, np.ndarray]:
         steps = starts[:, None] + np.arange(horizon)

@@ -66,7 +66,7 @@ def open_npz(folder: Path, recording: Recording, horizon: int) -> Iterator[Windo
     """Whole episodes."""
 
     def load(index: int) -> dict[str, np.ndarray]:
-        with np.load(folder / f"{index}.npz") as file:
+        with np.load(folder / f"{index}.npz", allow_pickle=False) as file:
             return dict(file)
 
     yield lambda starts: recording.cut(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.data.memory import require_memory
 from worldmodel.data.shard import write_failure
 from worldmodel.errors import DatasetError
 
@@ -175,6 +176,7 @@ def stored_array(group: Any, name: str, num_rows: int | None = None, *, of_bytes
         raise DatasetError(
             f"{name!r} claims {num_bytes} bytes, of which hardly any are stored: it is damaged"
         )
+    require_memory(f"{name!r}", num_bytes)
     if num_rows is not None and len(array) != num_rows:
         raise DatasetError(f"{name!r} has {len(array)} rows; it needs {num_rows}")
     return array

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from worldmodel.data.formats.lerobot.layout import Feature
+from worldmodel.data.memory import require_memory
 from worldmodel.errors import DatasetError
 
+_PYTHON_BYTES = 64  # of an entry of a table as a Python object
 ROWS_AT_ONCE = 100  # of a table of episodes, which one could hardly hold in memory as Python objects
 
 
@@ -123,6 +125,7 @@ def read_episode_rows(path: Path) -> list[dict[str, Any]]:
     """A table of episodes, without the statistics that make up most of it. Errors: `DatasetError`."""
     with reading(path), file_of(path) as file:
         names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+        require_memory(f"{path}", file.metadata.num_rows * len(names) * _PYTHON_BYTES)
         rows: list[dict[str, Any]] = file.read(columns=names).to_pylist()
         return rows
 
@@ -174,6 +177,7 @@ class FrameFile:
                 )
             if "episode_index" not in self._file.schema_arrow.names:
                 raise DatasetError(f"{path} has no column episode_index: it is no file of LeRobot frames")
+            require_memory(f"{path}", 8.0 * found)
             self._episodes = rows_of("episode_index", self._file.read(["episode_index"])["episode_index"])
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
@@ -198,9 +202,15 @@ class FrameFile:
             if missing:
                 raise DatasetError(f"{self.path} has no column {missing[0]!r}, which meta/info.json lists")
             with reading(self.path):
+                require_memory(f"{self.path}", 8.0 * self._num_values(low, high))
                 self._read = ((low, high), self._file.read_row_groups(range(low, high), columns=columns))
         start = first - int(self._group_starts[low])
         return self._read[1].slice(start, len(rows))
+
+    def _num_values(self, low: int, high: int) -> int:
+        """Numbers of these row groups, as they are counted before they are read."""
+        groups = [self._file.metadata.row_group(index) for index in range(low, high)]
+        return sum(group.column(column).num_values for group in groups for column in range(group.num_columns))
 
 
 def _arrow_type(feature: Feature) -> Any:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from worldmodel.data.memory import require_memory
 from worldmodel.errors import DatasetError
 
 CODEC = "h264"
 PIXEL_FORMAT = "gbrp"  # what decoders call H.264 without a colour transform
+MAX_PIXELS = 2**25  # of a frame: 8192 x 4096
 _ENCODER = "libx264rgb"
 # crf 0 is without loss. Every second frame can be jumped to, and none waits for a later one.
 _OPTIONS = {"crf": "0", "g": "2", "bf": "0", "preset": "veryfast"}
@@ -69,9 +71,13 @@ def read_frames(
 
     images: list[np.ndarray] = []
     try:
-        with av.open(str(path)) as container:
+        # Not by its content, which may be a playlist: that names any other file of this machine.
+        options = {"protocol_whitelist": "file", "enable_drefs": "0"}
+        with av.open(str(path), format="mp4", options=options) as container:
             for time_s, frame in _frames_from(container, start_s):
                 number = round((time_s - start_s) * fps)
+                if number == 0:
+                    require_memory(f"{path}", 2.0 * num_frames * frame.width * frame.height * 3)
                 if number == len(images):
                     images.append(frame.to_ndarray(format="rgb24"))
                 if number >= num_frames - 1:
@@ -80,6 +86,8 @@ def read_frames(
                 return np.stack(images).transpose(0, 3, 1, 2)
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: copy the dataset again, whole") from error
+    except DatasetError:
+        raise
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise DatasetError(f"{path} cannot be decoded ({error}): copy the dataset again") from error
     raise DatasetError(
@@ -91,6 +99,8 @@ def read_frames(
 def _frames_from(container: Any, start_s: float) -> Iterator[tuple[float, Any]]:
     """The frames from `start_s` on and their times; the first ones may be earlier."""
     stream = container.streams.video[0]
+    if (num_pixels := stream.width * stream.height) > MAX_PIXELS:
+        raise ValueError(f"frames of {num_pixels} pixels, more than {MAX_PIXELS}")
     # To the last frame before it that needs no other; half a microsecond against rounding.
     container.seek(int((start_s + 5e-7) / stream.time_base), stream=stream)
     for frame in container.decode(stream):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from worldmodel.data.formats.hdf5 import (
     stored_array,
 )
 from worldmodel.data.formats.minari.writer import DATA_FILE, METADATA_FILE
+from worldmodel.data.memory import require_memory
 from worldmodel.errors import DatasetError
 
 _MAX_METADATA_BYTES = 2**28  # the bounds of every pixel are listed: some MB for a large image
@@ -231,6 +233,9 @@ def _decoded(frames: Any, shape: list[int]) -> np.ndarray:
     """Images from one JPEG a row; all must have this shape (H, W) or (H, W, C)."""
     from PIL import Image
 
+    if not all(type(size) is int and size > 0 for size in shape):
+        raise DatasetError(f"the space of an image has the shape {shape}")
+    require_memory(f"{frames.name}", len(frames) * math.prod(shape[:2]) * 4)
     images = []
     for row in range(len(frames)):
         with Image.open(io.BytesIO(np.asarray(frames[row]).tobytes()), formats=["JPEG"]) as image:
