@@ -40,3 +40,8 @@ class RenderingError(EnvError):
 
 class IncompatibleVersionsError(EnvError, ImportError):
     """MuJoCo and dm_control are installed in versions that do not run together."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without its line breaks; its kind, where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ from gymnasium.wrappers import RescaleAction
 from envs.angles import find_angles
 from envs.batch_task import Readings, constants_of
 from envs.episode_goal import checked_goal
-from envs.errors import EnvError
+from envs.errors import EnvError, one_line
 from envs.factors import Variation
 from envs.loaded_task import LoadedTask
 from envs.mjcf_file import compiled
@@ -58,7 +58,7 @@ class MjcfEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
             observation, _ = self.reset(seed=0)
         except (KeyError, IndexError, ValueError, AssertionError) as error:  # what is asked for is not in it
-            raise EnvError(f"{task.path} is no model of the task {task.name}: {_one_line(error)}") from error
+            raise EnvError(f"{task.path} is no model of the task {task.name}: {one_line(error)}") from error
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
 
     @property
@@ -201,7 +201,3 @@ def _num_substeps(control_period_s: float, timestep_s: float) -> int:
             f"{control_period_s:g} s: from 1 to {_MAX_SUBSTEPS}"
         )
     return round(steps)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envs.errors import EnvError
+from envs.errors import EnvError, one_line
 
 if TYPE_CHECKING:
     import mujoco
@@ -43,7 +43,7 @@ def load_spec(path: Path) -> mujoco.MjSpec:
     except EnvError as error:
         raise EnvError(f"cannot use {path}: {error}") from error
     except (OSError, ValueError, RuntimeError, ElementTree.ParseError) as error:
-        raise EnvError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+        raise EnvError(f"cannot read {path}: {one_line(error)}") from error
 
 
 def compiled(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
@@ -51,7 +51,7 @@ def compiled(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
     try:
         return spec.compile()
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise EnvError(f"cannot use {path}: {' '.join(str(error).split())}") from error
+        raise EnvError(f"cannot use {path}: {one_line(error)}") from error
 
 
 def _check(content: bytes) -> None:

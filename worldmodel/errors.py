@@ -35,3 +35,8 @@ class MessageError(WorldModelError):
 
 class RemoteError(WorldModelError):
     """A policy server that cannot be reached, does not answer, or refuses."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without its line breaks; its kind, where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

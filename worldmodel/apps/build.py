@@ -13,11 +13,11 @@ from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import Foresight
 from worldmodel.errors import ConfigError
-from worldmodel.model import PRECISIONS, Acceleration, LatentModel, WorldModelSize
+from worldmodel.model import MAX_IMAGE_SIZE, PRECISIONS, Acceleration, LatentModel, WorldModelSize
 from worldmodel.training import ALONE, Processes, Trainer, TrainerSettings, make_model, make_trainer
 
 # Settings come from checkpoints and datasets too, which are anybody's: none asks for all of a machine.
-MAX_ACTION_REPEAT, MAX_IMAGE_SIZE = 10_000, 4096
+MAX_ACTION_REPEAT = 10_000
 TRAINER_KEYS = frozenset(TrainerSettings.__dataclass_fields__)
 
 

@@ -42,6 +42,11 @@ def num_goal_steps(env: envs.SyncTaskVectorEnv) -> int:
     return math.ceil(env.task_envs[0].goal.num_goal_steps / env.action_repeat)
 
 
+def is_reached_in_time(env: envs.SyncTaskVectorEnv, num_steps: int) -> bool:
+    """Whether the goal of the first environment is reached now, after so many agent steps."""
+    return num_steps <= num_goal_steps(env) and envs.is_solved(env.task_envs[0])
+
+
 def goals_of(env: envs.SyncTaskVectorEnv) -> Goals:
     """The goals that the environments' episodes have drawn. Errors: `EnvError` for a task without goals."""
 
@@ -72,7 +77,7 @@ class Goal:
 
     def is_reached(self, env: envs.SyncTaskVectorEnv, num_steps: int) -> bool:
         """Whether it is reached now, in time, and the task tells."""
-        return self.is_judged and num_steps <= num_goal_steps(env) and envs.is_solved(env.task_envs[0])
+        return self.is_judged and is_reached_in_time(env, num_steps)
 
     @torch.no_grad()
     def distance_left(self, model: LatentModel, first: Observation, last: Observation) -> float:

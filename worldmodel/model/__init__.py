@@ -5,10 +5,11 @@ from worldmodel.model.decoder import ImageDecoder
 from worldmodel.model.goal_policy import GoalPolicy
 from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
 from worldmodel.model.latent_model import LatentModel
-from worldmodel.model.size import WorldModelSize
+from worldmodel.model.size import MAX_IMAGE_SIZE, WorldModelSize
 from worldmodel.model.world_model import WorldModel
 
 __all__ = [
+    "MAX_IMAGE_SIZE",
     "PRECISIONS",
     "Acceleration",
     "GoalPolicy",

@@ -12,6 +12,7 @@ _CHOICES = {
     "predictor": ("mlp", "transformer", "gru"),
 }
 _KEYS = ("state", "pixels")
+MAX_IMAGE_SIZE = 4096  # pixels along a side: no weight of an encoder tells how many there are
 _PATCH = 8  # pixels along each side that an encoder looks at together, at most
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worldmodel.errors import CheckpointError
+from worldmodel.errors import CheckpointError, one_line
 from worldmodel.files import TEMPORARY_PREFIX, committed_directory, sha256
 from worldmodel.model import LatentModel, WorldModelSize
 from worldmodel.training.checkpoint_state import (
@@ -28,7 +28,6 @@ from worldmodel.training.checkpoint_state import (
     STATE_FILE,
     built,
     model_of,
-    one_line,
     read_state,
     write_state,
 )

@@ -14,16 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldmodel.errors import CheckpointError, ConfigError
+from worldmodel.errors import CheckpointError, ConfigError, one_line
 from worldmodel.files import sha256
-from worldmodel.model import LatentModel, WorldModelSize
+from worldmodel.model import MAX_IMAGE_SIZE, LatentModel, WorldModelSize
 from worldmodel.training.kinds import make_model
 
 FORMAT = 3  # 1: rewards and values were means on the symlog scale; 2: no averaged weights
 STATE_FILE = "state.json"
 _MAX_BYTES = 2**26  # an angle or a generator takes some bytes; a configuration a few kB
 _OBJECTS = ("size", "settings", "files", "info")  # and "trainer", unless it was exported
-_LARGEST_IMAGE = 4096  # pixels along a side: no weight tells how many there are
 
 
 def write_state(directory: Path, state: dict[str, Any], files: tuple[str, ...]) -> None:
@@ -106,8 +105,8 @@ def _check_sizes(size: WorldModelSize, tensors: Mapping[str, Tensor]) -> None:
     for name, value in vars(size).items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue
-        most = len(tensors) if name == "num_encoder_layers" else num_weights
-        if value > (_LARGEST_IMAGE if name == "image_size" else most):
+        most = {"num_encoder_layers": len(tensors), "image_size": MAX_IMAGE_SIZE}.get(name, num_weights)
+        if value > most:
             raise ValueError(f"{name} is {value}, which these weights cannot be of")
 
 
@@ -126,8 +125,3 @@ def _digest(state: dict[str, Any]) -> str:
     # Through JSON, as on loading: its keys are strings, which sort otherwise than numbers do.
     content = json.loads(json.dumps({key: value for key, value in state.items() if key != "digest"}))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

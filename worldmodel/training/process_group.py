@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from worldmodel.data import Batch
-from worldmodel.errors import PeerError, RunError
+from worldmodel.errors import PeerError, RunError, one_line
 from worldmodel.training.packing import Layout, layout_of, packed, unpacked
 from worldmodel.training.processes import Order, Processes
 
@@ -53,7 +53,7 @@ class ProcessGroup(Processes):
         except (ValueError, RuntimeError) as error:
             rank, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
             raise RunError(
-                f"RANK={rank}, WORLD_SIZE={count}: the processes do not find each other ({_line(error)}). "
+                f"RANK={rank}, WORLD_SIZE={count}: the processes do not find each other ({one_line(error)}). "
                 "Start them with torchrun, or unset both for one alone"
             ) from error
         self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
@@ -148,7 +148,7 @@ class ProcessGroup(Processes):
         if self._leads and (error is None or isinstance(error, KeyboardInterrupt)):
             self.order(Order.FINISH if error is None else Order.INTERRUPT)
         elif error is not None and not isinstance(error, PeerError):
-            why = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _line(error)
+            why = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else one_line(error)
             with suppress(RuntimeError):  # the store may have been with one that is gone
                 # They notice that this one is gone, and look here.
                 self._store.compare_set(_REPORT, "", f"{self.rank} {why}")
@@ -180,7 +180,7 @@ class ProcessGroup(Processes):
             )
         return PeerError(
             f"one of the {self.count} processes is gone without a word: killed, or short of memory "
-            f"({_line(error)[:200]})"
+            f"({one_line(error)[:200]})"
         )
 
 
@@ -199,7 +199,3 @@ class _Mean(torch.autograd.Function):
 
 def _num_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -11,7 +11,7 @@ import numpy as np
 
 import envs
 from worldmodel.apps.build import build_env
-from worldmodel.apps.goals import is_goal_task, num_goal_steps
+from worldmodel.apps.goals import is_goal_task, is_reached_in_time
 from worldmodel.apps.realtime.faults import Faults
 from worldmodel.apps.realtime.limits import ActionLimits
 from worldmodel.apps.realtime.robot import Sighting
@@ -136,8 +136,8 @@ class _Episode:
             lived.rewards.append(float(reward[0]))
             is_over = bool(terminated[0] or truncated[0])
             step += 1
-            if lived.is_solved is not None and step <= num_goal_steps(self._env):
-                lived.is_solved = lived.is_solved or envs.is_solved(self._env.task_envs[0])
+            if lived.is_solved is not None:
+                lived.is_solved = lived.is_solved or is_reached_in_time(self._env, step)
             self._sleep(began + step * period_s)
             now = time.monotonic()
             lived.lateness_s.append(max(0.0, now - (began + step * period_s)))

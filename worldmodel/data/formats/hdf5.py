@@ -14,7 +14,7 @@ import numpy as np
 
 from worldmodel.data.memory import require_memory
 from worldmodel.data.shard import write_failure
-from worldmodel.errors import DatasetError
+from worldmodel.errors import DatasetError, one_line
 
 MARK = "worldmodel"  # the attribute by which we know a file of ours
 MARK_VERSION = 1
@@ -111,7 +111,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # h5py fails on damaged files in many ways, such as a RuntimeError.
         raise DatasetError(
-            f"cannot read {path}: {_one_line(error)}. It is damaged or of another format: fetch it again"
+            f"cannot read {path}: {one_line(error)}. It is damaged or of another format: fetch it again"
         ) from error
 
 
@@ -122,10 +122,6 @@ def locating(what: str) -> Iterator[None]:
         yield
     except DatasetError as error:
         raise DatasetError(f"{what}: {error}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def opened(path: Path) -> Any:
