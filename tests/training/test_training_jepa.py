@@ -12,7 +12,6 @@ from worldmodel.errors import ConfigError
 from worldmodel.model import LatentModel, WorldModelSize
 from worldmodel.training import JepaTrainer, TrainerSettings, load_checkpoint, objectives, save_checkpoint
 from worldmodel.training.regularizers import (
-    change_loss,
     covariance_loss,
     random_directions,
     sigreg,
@@ -80,7 +79,6 @@ def test_the_spread_tells_a_line_from_a_ball():
         {"variance_coefficient": 1.0, "covariance_coefficient": 0.1, "inverse_coefficient": 1.0},
         {"predicts_average": True, "sigreg_coefficient": 0.05, "target_rate": 0.1},
         {"sigreg_coefficient": 0.1, "straightening_coefficient": 0.1},
-        {"sigreg_coefficient": 0.1, "change_coefficient": 0.1},
     ],
 )
 @pytest.mark.parametrize("sizes", [{}, {"history": 2, "num_dynamics": 2}])
@@ -161,15 +159,3 @@ def test_a_window_of_another_length_is_refused():
         make(sizes={"history": 2}, horizon=3).update(linear_batch(3))
     with pytest.raises(ConfigError, match="sigreg_coefficient=-1"):
         TrainerSettings(sigreg_coefficient=-1.0)
-
-
-def test_a_dimension_that_rests_where_others_move_is_told():
-    chance = torch.Generator().manual_seed(0)
-    directions = random_directions(64, 8, chance)
-    start, change = torch.randn(2, 512, 8, generator=chance)
-    moving = torch.stack([start, start + 0.1 * change], dim=1)
-    resting = torch.stack([start, start + 0.1 * change * (torch.arange(8) < 4)], dim=1)
-    expected = change_loss(moving, directions)
-    assert expected < 2  # about that of standard normal numbers, though the changes are small
-    assert change_loss(10 * moving, directions) == pytest.approx(float(expected), rel=1e-3)
-    assert change_loss(resting, directions) > 5 * expected

@@ -57,7 +57,7 @@ TRAINERS: dict[str, tuple[dict, dict]] = {
     "sigreg": (JEPA | {"history": 2}, SIGREG | {"rho": 0.7}),
     "vicreg": (JEPA | {"num_dynamics": 2}, VICREG),
     "average": (JEPA, SIGREG | {"predicts_average": True, "target_rate": 0.1}),
-    "changes": (JEPA, SIGREG | {"change_coefficient": 0.1}),
+    "random": (JEPA | PIXELS, SIGREG | {"random_target_coefficient": 0.5, "hue_jitter": 1.0}),
     "straight": (JEPA, SIGREG | {"straightening_coefficient": 0.1}),
     "hues": (JEPA | PIXELS, SIGREG | {"hue_jitter": 1.0}),
     "returns": ({"predicts_continuation": True, "num_q": 3}, {"num_td_steps": 2, "policy_every": 2}),
@@ -134,7 +134,6 @@ def every_loss(processes: Processes, folder: Path) -> dict[str, torch.Tensor]:
     found = {}
     for name, loss in {
         "sigreg": lambda x: regularizers.sigreg(x.transpose(0, 1), directions, processes),
-        "change": lambda x: regularizers.change_loss(x, directions, processes),
         "variance": lambda x: regularizers.variance_loss(x.flatten(0, 1), processes),
         "covariance": lambda x: regularizers.covariance_loss(x.flatten(0, 1), processes),
         "weighted": lambda x: losses.weighted_mean(x.square().sum(-1), mine, processes.mean(mine.sum())),

@@ -22,7 +22,7 @@ class JepaTrainer(Trainer):
         self, model: LatentModel, settings: TrainerSettings, *, seed: int, processes: Processes = ALONE
     ) -> None:
         super().__init__(model, settings, seed=seed, processes=processes)
-        self._make_target_encoder()
+        self._make_targets()
         self.model_optimizer = torch.optim.AdamW(
             self._groups(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True
         )
@@ -40,6 +40,7 @@ class JepaTrainer(Trainer):
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model, from windows of `window` steps."""
+        features = self._features(batch)
         batch = self._prepared(batch)
         loss, metrics = self._loss(
             self.model,
@@ -47,6 +48,8 @@ class JepaTrainer(Trainer):
             batch,
             directions=self._directions(batch.action),
             target_encoder=self.target_encoder,
+            random_targets=self.random_targets,
+            features=features,
             processes=self.processes,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)

@@ -16,6 +16,7 @@ from worldmodel.data import Batch
 from worldmodel.model import LatentModel, WorldModel
 from worldmodel.training import losses, regularizers
 from worldmodel.training.processes import ALONE, Processes
+from worldmodel.training.random_targets import RandomTargets
 
 if TYPE_CHECKING:
     from worldmodel.training.settings import TrainerSettings
@@ -33,6 +34,8 @@ def world_loss(
     heads: Tensor,
     directions: Tensor | None = None,
     target_encoder: nn.Module | None = None,
+    random_targets: RandomTargets | None = None,
+    features: Tensor | None = None,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics, Tensor]:
     """Loss of everything but the policy (TD-MPC2, eq. 3); its parts; the latents (B, H, L) imagined.
@@ -40,7 +43,7 @@ def world_loss(
     Windows of `size.history - 1 + settings.horizon + settings.num_td_steps - 1` steps. `noise` (B, H, A),
     standard normal, draws the policy's actions in the targets; `heads` names the heads of `target_q` that
     make them. With `settings.jepa_coefficient` the embeddings are also learned as those of a model without
-    rewards; `directions` and `target_encoder` as in `jepa_loss`.
+    rewards; `directions` and what follows as in `jepa_loss`.
     """
     history, is_joint = model.size.history, settings.jepa_coefficient > 0
     steps = imagined_steps(model, settings)
@@ -85,6 +88,8 @@ def world_loss(
             predictions,
             directions=directions,
             target_encoder=target_encoder,
+            random_targets=random_targets,
+            features=features,
             processes=processes,
         )
         metrics |= parts
@@ -182,6 +187,8 @@ def jepa_loss(
     *,
     directions: Tensor,
     target_encoder: nn.Module | None = None,
+    random_targets: RandomTargets | None = None,
+    features: Tensor | None = None,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics]:
     """Loss of predicting embeddings, and of keeping them apart; its parts.
@@ -189,6 +196,7 @@ def jepa_loss(
     Windows of `size.history - 1 + settings.horizon` steps: from the first `history` observations the model is
     rolled forward. Targets are the embeddings themselves, gradient included (LeWM, arXiv 2603.19312), or
     those of `target_encoder`, an average of earlier encoders. `directions` (D, M) are those of SIGReg.
+    `features` (B, history + H, F) are those that `random_targets` sees in the images.
     """
     embeddings = model.embed(batch.observation)
     _, predictions = rolled(model, settings, batch, embeddings)
@@ -200,6 +208,8 @@ def jepa_loss(
         predictions,
         directions=directions,
         target_encoder=target_encoder,
+        random_targets=random_targets,
+        features=features,
         processes=processes,
     )
     return loss, metrics | {"loss": loss}
@@ -214,6 +224,8 @@ def joint_embedding_loss(
     *,
     directions: Tensor,
     target_encoder: nn.Module | None,
+    random_targets: RandomTargets | None,
+    features: Tensor | None,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics]:
     """What `jepa_loss` is, of embeddings (B, history + H, D) and what was `rolled` from them."""
@@ -224,20 +236,23 @@ def joint_embedding_loss(
             wanted = target_encoder({key: value[:, :num_seen] for key, value in batch.observation.items()})
     errors = (predictions - wanted[:, history:]).square().mean(-1)
     weights = losses.step_weights(batch.valid[:, imagined_steps(model, settings)], settings.rho)
-    prediction = losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
+    total = processes.mean(weights.sum())
+    prediction = losses.weighted_mean(errors, weights, total)
     metrics = {"prediction_loss": prediction}
     loss = settings.prediction_coefficient * prediction
+    if random_targets is not None:
+        assert features is not None
+        imagined = random_targets.errors(predictions, features[:, history:num_seen])
+        metrics["random_target_loss"] = random_targets.errors(
+            embeddings, features[:, :num_seen]
+        ).mean() + losses.weighted_mean(imagined, weights, total)
+        loss = loss + settings.random_target_coefficient * metrics["random_target_loss"]
     rows = embeddings.flatten(0, 1)
     for name, coefficient, value in (
         (
             "sigreg_loss",
             settings.sigreg_coefficient,
             lambda: regularizers.sigreg(embeddings.transpose(0, 1), directions, processes),
-        ),
-        (
-            "change_loss",
-            settings.change_coefficient,
-            lambda: regularizers.change_loss(embeddings, directions, processes),
         ),
         (
             "variance_loss",

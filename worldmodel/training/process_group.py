@@ -152,7 +152,9 @@ class ProcessGroup(Processes):
             with suppress(RuntimeError):  # the store may have been with one that is gone
                 # They notice that this one is gone, and look here.
                 self._store.compare_set(_REPORT, "", f"{self.rank} {why}")
-        if error is None:
+        if error is None or not torch.cuda.is_available():
+            # A thread of gloo that outlives this would abort the process at its end. NCCL would wait for
+            # those that failed.
             dist.destroy_process_group()
 
     @contextmanager

@@ -46,22 +46,6 @@ def sigreg(
     return embeddings.shape[1] * processes.count * (error * normal * weights).sum(-1).mean()
 
 
-def change_loss(
-    embeddings: Float[Tensor, "batch time dim"],
-    directions: Float[Tensor, "dim direction"],
-    processes: Processes = ALONE,
-) -> Float[Tensor, ""]:
-    """How unevenly dimensions change in time: `sigreg` of what changes from a window's start to its end.
-
-    Nothing is easier to predict than what stands still, so embeddings that are only spread over episodes may
-    hold what tells these apart, and nothing that moves. Changes count in units of their own mean size: how
-    fast embeddings move is free, but no dimension may rest where others move.
-    """
-    changes = embeddings[:, -1] - embeddings[:, 0]
-    scale = processes.mean(changes.square().mean()).clamp(min=1e-12).sqrt()
-    return sigreg((changes / scale)[None], directions, processes)
-
-
 def variance_loss(embeddings: Float[Tensor, "row dim"], processes: Processes = ALONE) -> Float[Tensor, ""]:
     """How much the std of each dimension lacks of 1 (VICReg: Bardes et al. 2022, arXiv 2105.04906, eq. 1)."""
     std = (processes.variance(embeddings) + 1e-4).sqrt()

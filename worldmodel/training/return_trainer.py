@@ -38,6 +38,8 @@ class ReturnTrainer(Trainer):
             )
         self._value_scale = torch.ones((), device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
+        if self._is_joint:
+            self._make_targets()
         policy = list(model.policy.parameters())
         groups = self._groups(apart=policy)
         self.model_optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
@@ -46,9 +48,7 @@ class ReturnTrainer(Trainer):
             "model_optimizer": self.model_optimizer,
             "policy_optimizer": self.policy_optimizer,
         }
-        self.targets = {"target_q": self.target_q}
-        if self._is_joint:
-            self._make_target_encoder()
+        self.targets["target_q"] = self.target_q
         self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
 
     @property
@@ -73,6 +73,7 @@ class ReturnTrainer(Trainer):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model and one on the policy, from windows of `window` steps."""
         settings, model = self.settings, self.model
+        features = self._features(batch)
         batch = self._prepared(batch)
         shape = (batch.batch_size, settings.horizon, model.size.action_dim)
         noise = self._noise(shape, batch.action)
@@ -85,6 +86,8 @@ class ReturnTrainer(Trainer):
             heads=self._two_heads(),
             directions=self._directions(batch.action) if self._is_joint else None,
             target_encoder=self.target_encoder,
+            random_targets=self.random_targets,
+            features=features,
             processes=self.processes,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)

@@ -34,7 +34,7 @@ class TrainerSettings:
     policy_every: int = 1
     prediction_coefficient: float = 1.0
     sigreg_coefficient: float = 0.0
-    change_coefficient: float = 0.0
+    random_target_coefficient: float = 0.0
     num_directions: int = 64
     variance_coefficient: float = 0.0
     covariance_coefficient: float = 0.0

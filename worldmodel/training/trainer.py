@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.data import Batch
-from worldmodel.errors import DivergenceError
+from worldmodel.errors import ConfigError, DivergenceError
 from worldmodel.model import Acceleration, LatentModel
 from worldmodel.training import regularizers
 from worldmodel.training.augmentation import jitter_hues
 from worldmodel.training.processes import ALONE, Processes
+from worldmodel.training.random_targets import RandomTargets
 from worldmodel.training.settings import TrainerSettings
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -51,6 +52,7 @@ class Trainer(ABC):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.targets: dict[str, nn.Module] = {}
         self.target_encoder: nn.Module | None = None
+        self.random_targets: RandomTargets | None = None
 
     @property
     @abstractmethod
@@ -90,14 +92,26 @@ class Trainer(ABC):
         encoder = list(self.model.encoder.parameters())
         left_out = {id(parameter) for parameter in (*encoder, *apart)}
         rest = [parameter for parameter in self.model.parameters() if id(parameter) not in left_out]
+        if self.random_targets is not None:
+            rest += self.random_targets.guess.parameters()
         return [{"params": encoder, "lr": self.settings.encoder_learning_rate}, {"params": rest}]
 
-    def _make_target_encoder(self) -> None:
-        """An average of earlier encoders, if the settings ask for one."""
+    def _make_targets(self) -> None:
+        """What embeddings are to foresee beside themselves: an average of earlier ones, random features."""
         if self.settings.predicts_average:
             target = copy.deepcopy(self.model.encoder).requires_grad_(False)
             target.share_statistics(self.model.encoder)  # type: ignore[arg-type]
             self.target_encoder = self.targets["target_encoder"] = target
+        if self.settings.random_target_coefficient:
+            size = self.model.size
+            if "pixels" not in size.observes:
+                raise ConfigError(
+                    f"training.random_target_coefficient={self.settings.random_target_coefficient}: it is of "
+                    "images, which this model does not see; give 0, or model.observes=[pixels]"
+                )
+            random_targets = RandomTargets(size.image_size, size.latent_dim)
+            self.random_targets = random_targets.to(next(self.model.parameters()).device)
+            self.targets["random_targets"] = self.random_targets
 
     def _accelerated(self, acceleration: Acceleration, function: Function) -> Function:
         device = next(self.model.parameters()).device
@@ -114,6 +128,15 @@ class Trainer(ABC):
         """Random ones for SIGReg."""
         dim = self.model.size.latent_dim
         return regularizers.random_directions(self.settings.num_directions, dim, self.generator).to(like)
+
+    def _features(self, batch: Batch) -> Tensor | None:
+        """What the random targets see in the images as they are, in units of the first batch."""
+        if self.random_targets is None:
+            return None
+        pixels = batch.observation["pixels"]
+        if self.num_updates == 0:
+            self.random_targets.fit(self.processes.gathered(pixels))
+        return self.random_targets.features(pixels)
 
     def _prepared(self, batch: Batch) -> Batch:
         """The batch as it is learned from: of the right length, its images in other colours if so set."""
