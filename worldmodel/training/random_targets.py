@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from worldmodel.model import keypoints, scaled
 
 _NUM_FILTERS, _NUM_MAPS = 32, 64
-_PATCH, _STRIDE = 6, 2  # pixels
+_PATCH, _STRIDE = 8, 4  # pixels
 _SHARPNESS = 5.0  # of the softmax, for maps of std 1
 
 
@@ -48,7 +48,7 @@ class RandomTargets(nn.Module):
         self.map_std.copy_(self.maps(images - self.mean_image).std((0, 2, 3))[:, None, None].clamp(min=1e-6))
         rows = self._places(pixels).flatten(0, -2)
         self.mean.copy_(rows.mean(0))
-        self.std.copy_(rows.std(0).clamp(min=1e-6))
+        self.std.copy_(rows.std(0).clamp(min=1e-3))  # what hardly moves is not to count as much as the rest
 
     @torch.no_grad()
     def features(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch feature"]:
