@@ -159,3 +159,12 @@ def test_a_window_of_another_length_is_refused():
         make(sizes={"history": 2}, horizon=3).update(linear_batch(3))
     with pytest.raises(ConfigError, match="sigreg_coefficient=-1"):
         TrainerSettings(sigreg_coefficient=-1.0)
+
+
+def test_straightening_is_the_cosine_of_real_changes_alone():
+    straight = torch.arange(4.0)[None, :, None] * torch.tensor([1.0, 2.0])
+    corner = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    both = torch.cat([straight, corner])
+    assert objectives.straightening_loss(both, valid).item() == pytest.approx(-2 / 3)
+    assert objectives.straightening_loss(straight, valid[:1]).item() == pytest.approx(-1)

@@ -85,9 +85,6 @@ def part_of_batch(trainer, seed: int) -> Batch:
     dataset = linear_dataset(num_steps=6)
     chance = np.random.default_rng(seed)
     batch = dataset.sample(BATCH, trainer.window, chance, part=processes.part(BATCH))
-    if trainer.settings.straightening_coefficient:  # in padding nothing moves, and so in no direction
-        starts = 6 * chance.integers(5, size=BATCH) + chance.integers(7 - trainer.window, size=BATCH)
-        batch = dataset.gather(starts[processes.part(BATCH)], trainer.window)
     if "pixels" in trainer.model.size.observes:
         chance = torch.Generator().manual_seed(seed)
         images = torch.randint(0, 256, (BATCH, trainer.window + 1, 3, 16, 16), generator=chance)

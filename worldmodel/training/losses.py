@@ -57,6 +57,14 @@ def consistency_errors(
     return (predicted - target.detach()).square().mean(-1)
 
 
+def straightening_errors(
+    embeddings: Float[Tensor, "batch time embedding"],
+) -> Float[Tensor, "batch time-2"]:
+    """How much embeddings turn: minus the cosine of successive changes (arXiv 2603.12231)."""
+    changes = embeddings.diff(dim=1)
+    return -F.cosine_similarity(changes[:, :-1], changes[:, 1:], dim=-1)
+
+
 def continuation_errors(
     logits: Float[Tensor, "batch horizon"], terminated: Bool[Tensor, "batch horizon"]
 ) -> Float[Tensor, "batch horizon"]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldmodel.data import Batch
 from worldmodel.model import LatentModel, WorldModel
@@ -269,7 +268,11 @@ def joint_embedding_loss(
             settings.inverse_coefficient,
             lambda: inverse_loss(model, embeddings, batch, processes),
         ),
-        ("straightening_loss", settings.straightening_coefficient, lambda: straightening_loss(embeddings)),
+        (
+            "straightening_loss",
+            settings.straightening_coefficient,
+            lambda: straightening_loss(embeddings, batch.valid, processes),
+        ),
     ):
         if coefficient:
             metrics[name] = value()
@@ -289,7 +292,8 @@ def inverse_loss(
     return losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
 
 
-def straightening_loss(embeddings: Tensor) -> Tensor:
-    """How much embeddings (B, T, D) turn: minus the mean cosine of successive changes (arXiv 2603.12231)."""
-    changes = embeddings.diff(dim=1)
-    return -F.cosine_similarity(changes[:, :-1], changes[:, 1:], dim=-1).mean()
+def straightening_loss(embeddings: Tensor, valid: Tensor, processes: Processes = ALONE) -> Tensor:
+    """How much embeddings (B, K, D) turn."""
+    errors = losses.straightening_errors(embeddings)
+    weights = valid[:, 1 : errors.shape[1] + 1].to(errors.dtype)
+    return losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
