@@ -195,6 +195,24 @@ def test_a_worker_that_is_killed_is_told_and_only_workers_are_ended(tmp_path, re
     bystander.join()
 
 
+def test_episodes_can_be_cut_short_and_are_the_same_until_then(tmp_path, refused):
+    whole = collect(tmp_path / "a", "episodes=3", "num_envs=2")
+    short = collect(tmp_path / "b", "episodes=3", "num_envs=2", "max_steps=4")
+    assert short.keys() == whole.keys()
+    for number, episode in short.items():
+        assert episode.num_steps == 4
+        assert episode.truncated and not episode.terminated
+        np.testing.assert_array_equal(episode.action, whole[number].action[:4])
+        np.testing.assert_array_equal(episode.observation["state"], whole[number].observation["state"][:5])
+    same(collect(tmp_path / "b", "episodes=3", "num_envs=2", "max_steps=4"), short)
+    both = collect(tmp_path / "b", "episodes=3", "num_envs=2")
+    assert len(EpisodeDataset.open(tmp_path / "b")) == 6, "whole episodes are another collection"
+    assert both.keys() == whole.keys()
+    assert "max_steps=-1: must be at least 0" in refused(
+        "collect", f"dataset={tmp_path / 'c'}", *POINT, "max_steps=-1"
+    )
+
+
 def test_a_task_without_an_end_is_refused(tmp_path, refused):
     line = refused("collect", f"dataset={tmp_path / 'a'}", "task=toy_tasks:Pendulum-v77")
     assert "never ends an episode" in line

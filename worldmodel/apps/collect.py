@@ -52,7 +52,7 @@ def collect(config: dict[str, Any]) -> Collected:
     command goes on where it was cut off, and ends with the same episodes.
     """
     positive(config, "episodes", "num_envs", "num_workers")
-    not_negative(config, "seed")
+    not_negative(config, "seed", "max_steps")
     collection = Collection(config=config)
     try:
         _check(collection)
@@ -160,8 +160,9 @@ def _check(collection: Collection) -> None:
             f"env.action_repeat={repeat}, but {config['checkpoint']} was trained with {trained_repeat}: "
             f"give env.action_repeat={trained_repeat}"
         )
-    if collection.env.episode_length is None and not collection.env.can_terminate:
-        raise ConfigError(f"task={collection.task} never ends an episode: give its environment a time limit")
+    ends = collection.env.episode_length is not None or collection.env.can_terminate
+    if not ends and not config["max_steps"]:
+        raise ConfigError(f"task={collection.task} never ends an episode: give max_steps=, a time limit")
     for policy in collection.shares:
         collection.agent_of(policy, group=0)
     states = None

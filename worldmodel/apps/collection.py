@@ -97,6 +97,8 @@ class Collection:
         kept = {key: self.config.get(key) for key in _DECIDE}
         # A setting that is not made is none: so what was recorded before there were factors is known.
         kept["env"] = {key: value for key, value in self.config["env"].items() if value not in ({}, [])}
+        if self.config["max_steps"]:
+            kept["max_steps"] = self.config["max_steps"]
         weights = None
         if self.run is not None and self.shares.keys() & {"planner", "policy"}:
             state = self.run.model.state_dict()
@@ -133,6 +135,7 @@ class Collection:
             self.env,
             [self.start_seed(number) for number in numbers],
             records_physics=self.config["physics_state"],
+            max_steps=self.config["max_steps"],
             leaves_out_diverged=True,
         )
         agent = self.agent(group)

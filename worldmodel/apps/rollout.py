@@ -18,6 +18,7 @@ class Collector:
 
     `env` has `AutoresetMode.DISABLED`, so that an episode's last observation is seen.
     `records_physics`: the physics state before each action becomes the column `physics_state`.
+    `max_steps`: agent steps after which episodes are cut short; 0: only the task ends them.
     `leaves_out_diverged`: go on where simulations diverged, without their episodes; else it is an error.
 
     Attributes:
@@ -30,9 +31,10 @@ class Collector:
         seeds: list[int] | None = None,
         *,
         records_physics: bool = False,
+        max_steps: int = 0,
         leaves_out_diverged: bool = False,
     ) -> None:
-        self._env, self._records_physics = env, records_physics
+        self._env, self._records_physics, self._max_steps = env, records_physics, max_steps
         self._leaves_out_diverged = leaves_out_diverged
         self.diverged: tuple[int, ...] = ()
         self._observation, _ = env.reset(seed=seeds)
@@ -57,6 +59,8 @@ class Collector:
             extra["physics_state"] = self._env.physics_states()
         observation, reward, terminated, truncated = self._play(decision.action)
         self._recorder.append(decision.action, reward, observation, extra)
+        if self._max_steps:
+            truncated = truncated | (self._recorder.num_steps >= self._max_steps) & ~terminated
         has_ended = terminated | truncated
         self._observation, self._is_new = observation, has_ended.copy()
         self._is_new[list(self.diverged)] = True

@@ -30,6 +30,11 @@ class BatchRecorder:
         self._extra: set[str] | None = None
         self.start(np.ones(self._size, np.bool_), observation)
 
+    @property
+    def num_steps(self) -> np.ndarray:
+        """Of each environment's episode so far, (B,)."""
+        return self._num_steps
+
     def start(self, is_new: np.ndarray, observation: Mapping[str, np.ndarray]) -> None:
         """Begin episodes of the environments where `is_new` (B,) with what these observe (B, ...)."""
         self._num_steps[is_new] = 0
