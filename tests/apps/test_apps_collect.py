@@ -201,7 +201,8 @@ def test_episodes_can_be_cut_short_and_are_the_same_until_then(tmp_path, refused
     assert short.keys() == whole.keys()
     for number, episode in short.items():
         assert episode.num_steps == 4
-        assert episode.truncated and not episode.terminated
+        assert episode.truncated
+        assert not episode.terminated
         np.testing.assert_array_equal(episode.action, whole[number].action[:4])
         np.testing.assert_array_equal(episode.observation["state"], whole[number].observation["state"][:5])
     same(collect(tmp_path / "b", "episodes=3", "num_envs=2", "max_steps=4"), short)
