@@ -6,7 +6,7 @@ import torch
 
 from worldmodel.data import Batch
 from worldmodel.errors import ConfigError
-from worldmodel.model import LatentModel, WorldModelSize, keypoints
+from worldmodel.model import LatentModel, WorldModelSize, scaled
 from worldmodel.training import JepaTrainer, TrainerSettings, load_checkpoint, save_checkpoint
 from worldmodel.training.random_targets import RandomTargets
 
@@ -89,13 +89,21 @@ def test_features_are_in_units_of_the_images_they_were_fitted_to():
     ]
 
 
-def test_keypoints_are_where_a_map_is_high():
-    maps = torch.zeros(1, 2, 5, 9)
-    maps[0, 0, 0, 8] = 3.0  # the upper right corner
-    maps[0, 1, 2, 2] = 3.0
-    found = keypoints(maps, 20.0)
-    expected = [1.0, -1.0, -0.5, 0.0, 3.0, 3.0]
-    torch.testing.assert_close(found, torch.tensor([expected]), atol=1e-3, rtol=0)
+def test_features_are_the_strength_and_the_centre_of_what_filters_see():
+    targets = RandomTargets(SIDE, 16)
+    pixels = torch.full((2, 3, SIDE, SIDE), 100, dtype=torch.uint8)
+    pixels[1, :, 8:16, 24:32] = 200  # right of the middle, above it
+    targets.mean_image.copy_(scaled(pixels[0]))
+    with torch.no_grad():
+        targets.filters.weight.fill_(1.0)
+    nothing, spot = targets._seen(pixels).unflatten(-1, (3, 2, -1))
+    assert (nothing == 0).all()
+    strength, x, y = spot[:, 0, 0].tolist()  # where it is brighter; it is darker nowhere
+    assert (spot[:, 1] == 0).all()
+    # Rows of the spot in patches 1 to 4: 2, 6, 6, 2; columns in 5 to 7: 2, 6, 6, and 2 in none.
+    assert strength == pytest.approx(3 * 100 / 255 * 16 * 14, rel=1e-4)
+    assert x == pytest.approx(2 / 7 * (5 * 2 + 6 * 6 + 7 * 6) / 14 - 1, abs=1e-3)
+    assert y == pytest.approx(2 / 7 * 2.5 - 1, abs=1e-3)
 
 
 def test_colours_that_are_jittered_are_not_asked_for():
@@ -108,7 +116,7 @@ def test_colours_that_are_jittered_are_not_asked_for():
 def test_what_is_random_is_kept_and_a_checkpoint_goes_on_to_the_bit(tmp_path):
     straight, stopped = (make(seed=4, random_target_coefficient=0.5) for _ in range(2))
     batches = [bar_and_dot(8, seed)[0] for seed in range(4)]
-    drawn = straight.random_targets.maps[0].weight.clone()
+    drawn = straight.random_targets.filters.weight.clone()
     for batch in batches:
         straight.update(batch)
     for batch in batches[:2]:
@@ -118,7 +126,7 @@ def test_what_is_random_is_kept_and_a_checkpoint_goes_on_to_the_bit(tmp_path):
     resumed = load_checkpoint(tmp_path).trainer()
     for batch in batches[2:]:
         resumed.update(batch)
-    assert torch.equal(straight.random_targets.maps[0].weight, drawn)
+    assert torch.equal(straight.random_targets.filters.weight, drawn)
     assert not torch.equal(
         straight.random_targets.guess.weight, make(random_target_coefficient=0.5).random_targets.guess.weight
     )

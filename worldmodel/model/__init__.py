@@ -5,7 +5,7 @@ from worldmodel.model.decoder import ImageDecoder
 from worldmodel.model.goal_policy import GoalPolicy
 from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
 from worldmodel.model.latent_model import LatentModel
-from worldmodel.model.pixels import keypoints, scaled
+from worldmodel.model.pixels import scaled
 from worldmodel.model.size import MAX_IMAGE_SIZE, WorldModelSize
 from worldmodel.model.world_model import WorldModel
 
@@ -22,7 +22,6 @@ __all__ = [
     "estimate_return",
     "goal_distance",
     "imagine",
-    "keypoints",
     "propose",
     "scaled",
 ]

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from worldmodel.model.layers import mlp
 from worldmodel.model.transformer import SelfAttention
 
 _FIRST_CHANNELS = 32
@@ -19,7 +18,7 @@ class PixelEncoder(nn.Module):
 
     def __init__(self, kind: str, image_size: int, embedding_dim: int) -> None:
         super().__init__()
-        make = {"cnn": _cnn, "keypoints": lambda _, dim: Keypoints(dim), "vit": ViT}[kind]
+        make = {"cnn": _cnn, "keypoints": Keypoints, "vit": ViT}[kind]
         self.layers = make(image_size, embedding_dim)
 
     def forward(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch embedding"]:
@@ -54,9 +53,13 @@ def _cnn(image_size: int, embedding_dim: int) -> nn.Sequential:
 
 
 class Keypoints(nn.Module):
-    """Where in the picture each of some features is: small things, whose place is all that counts."""
+    """Where in the picture each of some features is: small things, whose place is all that counts.
 
-    def __init__(self, embedding_dim: int) -> None:
+    Each of K maps is normalised over the picture; what goes on are the means of its x and y, and how clearly
+    it was seen. Source: Levine, Finn et al. 2016 (arXiv 1504.00702), spatial softmax.
+    """
+
+    def __init__(self, image_size: int, embedding_dim: int) -> None:
         super().__init__()
         self.maps = nn.Sequential(
             nn.Conv2d(3, _FIRST_CHANNELS, 2 * _PATCH, stride=_PATCH, padding=_PATCH // 2),
@@ -65,31 +68,21 @@ class Keypoints(nn.Module):
             nn.SiLU(),
             nn.Conv2d(_FIRST_CHANNELS, _NUM_KEYPOINTS, 1),
         )
-        self.sharpness = nn.Parameter(torch.full((_NUM_KEYPOINTS, 1, 1), 10.0))
-        self.head = mlp(3 * _NUM_KEYPOINTS, (256,), embedding_dim)
+        self.sharpness = nn.Parameter(torch.full((_NUM_KEYPOINTS, 1), 10.0))
+        self.head = nn.Sequential(
+            nn.Linear(3 * _NUM_KEYPOINTS, 256), nn.LayerNorm(256), nn.SiLU(), nn.Linear(256, embedding_dim)
+        )
+        along = torch.linspace(-1.0, 1.0, image_size // _PATCH)
+        y, x = torch.meshgrid(along, along, indexing="ij")
+        self.register_buffer("places", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image embedding"]:
         """Embed images."""
-        return self.head(keypoints(self.maps(images), self.sharpness))
-
-
-def keypoints(
-    maps: Float[Tensor, "image map height width"], sharpness: float | Float[Tensor, "map 1 1"]
-) -> Float[Tensor, "image number"]:
-    """Each map is normalised over the picture: the means of its x, of its y, and how clearly it was seen.
-
-    Source: Levine, Finn et al. 2016 (arXiv 1504.00702), spatial softmax.
-    """
-    height, width = maps.shape[-2:]
-    y, x = torch.meshgrid(
-        torch.linspace(-1.0, 1.0, height, device=maps.device),
-        torch.linspace(-1.0, 1.0, width, device=maps.device),
-        indexing="ij",
-    )
-    weights = (sharpness * maps).flatten(2).softmax(-1)
-    places = weights @ torch.stack([x.flatten(), y.flatten()], dim=-1)
-    strength = (weights * maps.flatten(2)).sum(-1)
-    return torch.cat([places.flatten(1), strength], dim=-1)
+        maps = self.maps(images).flatten(2)
+        weights = (self.sharpness * maps).softmax(-1)
+        places = weights @ self.places
+        strength = (weights * maps).sum(-1)
+        return self.head(torch.cat([places.flatten(1), strength], dim=-1))
 
 
 class ViTBlock(nn.Module):
