@@ -1,6 +1,7 @@
 """Closed-loop control: one robot, one decision after another, on the clock."""
 
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
@@ -66,7 +67,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
         title = f"{task}   {subject.acting}"
         filming = ControlVideo(output / VIDEO_FILE, title, period_s) if config["video"] else nullcontext()
         returns: list[float] = []
-        seconds: list[float] = []
+        seconds = array("d")  # of every decision, for days
         num_solved, left = 0, []
         with (
             filming as video,
@@ -78,7 +79,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
                 else:
                     played = play(env, agent, goal, None, watch)
                 returns.append(played.episode_return)
-                seconds += played.seconds
+                seconds.extend(played.seconds)
                 num_solved += played.is_solved
                 if goal is not None and run is not None and config["goal"] is not None:
                     left.append(goal.distance_left(run.model, played.first, played.last))

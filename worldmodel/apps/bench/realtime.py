@@ -25,7 +25,7 @@ from worldmodel.apps.config import compose_config, not_negative, positive, quote
 from worldmodel.apps.control import play
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
-from worldmodel.apps.realtime.report import summary
+from worldmodel.apps.realtime.report import Clock
 from worldmodel.apps.realtime.run import RealtimeControl, episode_seeds
 from worldmodel.apps.statistics import Mean, latency, mean_interval
 from worldmodel.apps.subject import Subject
@@ -97,9 +97,12 @@ def _clocked(subject: Subject, seeds: list[int], name: str, period_ms: int, conf
     }
     faults = subject.config["faults"] | {"stall_s": config["stall_ms"] / 1e3}
     with RealtimeControl(subject, control_period_s=None, seeds=seeds, loop=loop, faults=faults) as control:
-        episodes = [control.live(number) for number in range(len(seeds))]
-    returns = [episode.lived.episode_return for episode in episodes]
-    return _row(name, period_ms, returns, summary(episodes, control.period_s))
+        clock, returns = Clock(control.period_s), []
+        for number in range(len(seeds)):
+            episode = control.live(number)
+            clock.add(episode)
+            returns.append(episode.lived.episode_return)
+    return _row(name, period_ms, returns, clock.summary())
 
 
 def _row(name: str, period_ms: int | None, returns: list[float], clock: dict[str, Any] | None) -> Row:

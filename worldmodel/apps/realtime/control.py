@@ -12,7 +12,7 @@ from worldmodel.apps.build import build_env
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.control import CONTROL_FILE, VIDEO_FILE
 from worldmodel.apps.progress import ProgressDisplay, console
-from worldmodel.apps.realtime.report import summary, timeline
+from worldmodel.apps.realtime.report import Clock, timeline
 from worldmodel.apps.realtime.run import RealtimeControl, RealtimeEpisode, episode_seeds
 from worldmodel.apps.statistics import mean_interval, success_interval
 from worldmodel.apps.subject import Subject
@@ -44,7 +44,9 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
         output = subject.output("-realtime")
         seeds = episode_seeds(config["seed"], config["episodes"])
         subject.goal(env)  # a mistake is told now, not by the planner's process
-        episodes: list[RealtimeEpisode] = []
+        first: RealtimeEpisode | None = None  # what pictures are of; the others are told in numbers
+        returns: list[float] = []
+        solved: list[bool] = []
         with (
             RealtimeControl(
                 subject,
@@ -55,26 +57,31 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
             ) as control,
             ProgressDisplay(f"control {subject.task} in real time", len(seeds), "episodes") as display,
         ):
+            clock = Clock(control.period_s)
             for episode in range(len(seeds)):
-                episodes.append(control.live(episode))
-                if error := episodes[-1].lived.error:
-                    display.note(f"episode {episode} ended early: {error}")
-                display.update(episode + 1, {"return": f"{episodes[-1].lived.episode_return:.0f}"})
+                live = control.live(episode)
+                first = first or live
+                clock.add(live)
+                returns.append(live.lived.episode_return)
+                if live.lived.is_solved is not None:
+                    solved.append(live.lived.is_solved)
+                if live.lived.error:
+                    display.note(f"episode {episode} ended early: {live.lived.error}")
+                display.update(episode + 1, {"return": f"{returns[-1]:.0f}"})
+        assert first is not None
         period_s = control.period_s
         title = f"{subject.task}   {subject.acting} in real time"
         if config["video"]:
-            _film(env, seeds[0], episodes[0], ControlVideo(output / VIDEO_FILE, title, period_s))
+            _film(env, seeds[0], first, ControlVideo(output / VIDEO_FILE, title, period_s))
     finally:
         env.close()
-    returns = [episode.lived.episode_return for episode in episodes]
-    solved = [episode.lived.is_solved for episode in episodes if episode.lived.is_solved is not None]
     result = {
         **subject.to_json(),
         "returns": returns,
         "return": mean_interval(returns).to_json(),
         "loop": config["loop"],
         "faults": config["faults"],
-        "realtime": summary(episodes, period_s),
+        "realtime": clock.summary(),
     }
     success = success_interval(sum(solved), len(solved)) if solved else None
     if success is not None:
@@ -83,7 +90,7 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
         if not config["video"]:
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
         write_json(output / CONTROL_FILE, result)
-        plots.save(timeline(episodes[0].log, period_s, title), output / PLOT_FILE)
+        plots.save(timeline(first.log, period_s, title), output / PLOT_FILE)
     except OSError as error:
         raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,39 +16,62 @@ from worldmodel.apps.realtime.run import RealtimeEpisode
 from worldmodel.apps.statistics import latency
 
 
-def summary(episodes: list[RealtimeEpisode], period_s: float) -> dict[str, Any]:
-    """What the clock saw, over all episodes, for `control.json`.
+class Clock:
+    """Adds up what the clock saw, episode by episode; of a step it keeps three numbers, not the step.
 
-    - `latency`: from what was seen to the command made of it, of fresh plans.
-    - `share`: of the steps, by where their command came from (see `Told`).
-    - `interval_std_ms`: jitter: std of the time between two commands.
-    - `tick_lateness_ms`: how late the robot's own ticks were: the machine's fault.
+    So a robot may live for days.
     """
-    logs = [episode.log for episode in episodes]
-    told = [each for log in logs for each in log.told]
-    late = np.array([late for episode in episodes for late in episode.lived.lateness_s] or [0.0])
-    intervals = np.concatenate([np.diff([each.time_s for each in log.told]) for log in logs])
-    seconds = [each.latency_s for each in told if each.latency_s is not None]
-    plans = [plan for log in logs for plan in log.plans]
-    counts = {kind: sum(each.kind == kind for each in told) for kind in KINDS}
-    return {
-        "period_ms": period_s * 1e3,
-        "num_steps": len(told),
-        "latency": latency(seconds, period_s).percentiles() if seconds else None,
-        "num_missed": counts["missed"],
-        "share": {kind: count / len(told) for kind, count in counts.items()},
-        "longest_miss_steps": max((_longest_miss(log) for log in logs), default=0),
-        "num_stalls": sum(log.num_stalls for log in logs),
-        "num_stopped": sum(log.was_stopped for log in logs),
-        "interval_std_ms": float(intervals.std() * 1e3) if len(intervals) else None,
-        "tick_lateness_ms": {
-            "p50": float(np.percentile(late, 50) * 1e3),
-            "p99": float(np.percentile(late, 99) * 1e3),
-            "max": float(late.max() * 1e3),
-        },
-        "mean_iterations": float(np.mean([plan.num_iterations for plan in plans])) if plans else None,
-        "observations_seen": sum(log.num_seen for log in logs),
-    }
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._latencies_s, self._intervals_s, self._lateness_s = array("d"), array("d"), array("d")
+        self._counts: dict[str, int] = dict.fromkeys(KINDS, 0)
+        self._num_plans = self._num_iterations = 0
+        self._longest_miss = self._num_stalls = self._num_stopped = self._num_seen = 0
+
+    def add(self, episode: RealtimeEpisode) -> None:
+        """Take an episode in."""
+        log = episode.log
+        self._latencies_s.extend(each.latency_s for each in log.told if each.latency_s is not None)
+        self._intervals_s.extend(after.time_s - before.time_s for before, after in pairwise(log.told))
+        self._lateness_s.extend(episode.lived.lateness_s)
+        for each in log.told:
+            self._counts[each.kind] += 1
+        self._num_plans += len(log.plans)
+        self._num_iterations += sum(plan.num_iterations for plan in log.plans)
+        self._longest_miss = max(self._longest_miss, _longest_miss(log))
+        self._num_stalls += log.num_stalls
+        self._num_stopped += log.was_stopped
+        self._num_seen += log.num_seen
+
+    def summary(self) -> dict[str, Any]:
+        """What the clock saw, over all episodes, for `control.json`.
+
+        - `latency`: from what was seen to the command made of it, of fresh plans.
+        - `share`: of the steps, by where their command came from (see `Told`).
+        - `interval_std_ms`: jitter: std of the time between two commands.
+        - `tick_lateness_ms`: how late the robot's own ticks were: the machine's fault.
+        """
+        late, num_steps = np.array(self._lateness_s or [0.0]), sum(self._counts.values())
+        timing = latency(self._latencies_s, self._period_s).percentiles() if self._latencies_s else None
+        return {
+            "period_ms": self._period_s * 1e3,
+            "num_steps": num_steps,
+            "latency": timing,
+            "num_missed": self._counts["missed"],
+            "share": {kind: count / num_steps for kind, count in self._counts.items()},
+            "longest_miss_steps": self._longest_miss,
+            "num_stalls": self._num_stalls,
+            "num_stopped": self._num_stopped,
+            "interval_std_ms": float(np.std(self._intervals_s) * 1e3) if self._intervals_s else None,
+            "tick_lateness_ms": {
+                "p50": float(np.percentile(late, 50) * 1e3),
+                "p99": float(np.percentile(late, 99) * 1e3),
+                "max": float(late.max() * 1e3),
+            },
+            "mean_iterations": self._num_iterations / self._num_plans if self._num_plans else None,
+            "observations_seen": self._num_seen,
+        }
 
 
 def _longest_miss(log: Log) -> int:
