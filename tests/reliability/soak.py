@@ -182,9 +182,7 @@ def soak(minutes: float, output: Path, look_every_s: float = 15.0) -> dict[str, 
         started = {
             name: stack.enter_context(running(words, folder / name)) for name, words in COMMANDS.items()
         }
-        serve, view = (
-            f"ws://127.0.0.1:{port_in(started[name][1], started[name][0])}" for name in ("serve", "view")
-        )
+        serve, view = (f"ws://127.0.0.1:{port_in(*started[name])}" for name in ("serve", "view"))
         stack.callback(visits.close)
         visits.repeat("plans of the robot that stays", lambda: robot_visit(serve, visits, 10**9, 0.2), 0.0)
         visits.repeat("plans of robots that come and go", lambda: robot_visit(serve, visits, 20, 0.1), 1.0)
