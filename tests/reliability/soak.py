@@ -32,6 +32,8 @@ from worldmodel.apps.provenance import commit, machine
 MODEL = "pretrained/cartpole-swingup"
 COLUMNS = ("seconds", "subject", "rss_mb", "processes", "threads", "files")
 WARM_UP = 0.25  # of the time
+START_S = 1800.0  # on a busy machine
+WORKS_S, RESTS_S = 0.2, 0.8  # of control, which would take a core for itself
 COMMANDS = {
     "serve": ["serve", f"checkpoint={MODEL}", "port=0", "log=warning"],
     "view": ["view", f"checkpoint={MODEL}", "port=0", "speed=0.25", "updates_per_s=5"],
@@ -97,9 +99,18 @@ def running(arguments: list[str], folder: Path) -> Iterator[tuple[subprocess.Pop
             process.wait()
 
 
+def with_rests(process: subprocess.Popen, visits: "Visits") -> int:
+    """Let a process work for a moment and rest for a moment."""
+    process.send_signal(signal.SIGSTOP)
+    visits.stop.wait(RESTS_S)
+    process.send_signal(signal.SIGCONT)
+    visits.stop.wait(WORKS_S)
+    return 0
+
+
 def port_in(process: subprocess.Popen, log: Path) -> int:
     """The port that its first lines tell."""
-    until = time.monotonic() + 300
+    until = time.monotonic() + START_S
     while time.monotonic() < until:
         assert process.poll() is None, log.read_text()
         if found := re.search(r"(?:ws|http)://127\.0\.0\.1:(\d+)", log.read_text()):
@@ -186,6 +197,8 @@ def soak(minutes: float, output: Path, look_every_s: float = 15.0) -> dict[str, 
         stack.callback(visits.close)
         visits.repeat("plans of the robot that stays", lambda: robot_visit(serve, visits, 10**9, 0.2), 0.0)
         visits.repeat("plans of robots that come and go", lambda: robot_visit(serve, visits, 20, 0.1), 1.0)
+        control = started["control"][0]
+        visits.repeat("rests of control", lambda: with_rests(control, visits), 0.0)
         visits.repeat("nonsense that was refused", lambda: nonsense_visit(serve), 5.0)
         visits.repeat("messages to the page that stays", lambda: page_visit(view, visits, 1e9), 0.0)
         visits.repeat("messages to pages that come and go", lambda: page_visit(view, visits, 5.0), 10.0)

@@ -85,7 +85,7 @@ class Processes:
                 raise RunError("stopped")
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # which ends with this process: see `worldmodel.apps.child`
                 stdout=log,
                 stderr=log,
                 process_group=0,  # a Ctrl-C in the terminal comes here alone, which stops each of them once
@@ -203,7 +203,7 @@ def _run_cell(cell: Cell, config: dict[str, Any], processes: Processes) -> Cell:
     )
     for command in commands:
         with log_path.open("a") as log:
-            code = processes.run([sys.executable, "-m", "worldmodel", *command], log)
+            code = processes.run([sys.executable, "-m", "worldmodel.apps.child", *command], log)
         if code:
             last = log_path.read_text().strip().splitlines()[-1:]
             raise RunError(

@@ -2,11 +2,8 @@
 
 import json
 import multiprocessing
-import multiprocessing.connection
-import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +22,7 @@ from worldmodel.apps import provenance
 from worldmodel.apps.collect_into import check_columns, check_folder
 from worldmodel.apps.collection import Collection
 from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.interruption import end_with_parent
 from worldmodel.apps.progress import ProgressDisplay, counted
 from worldmodel.apps.statistics import Mean, mean_interval
 from worldmodel.data.shard import write_failure
@@ -252,17 +250,9 @@ _worker: tuple[Collection, EpisodeStore] | None = None
 def _begin_work(config: dict[str, Any]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C comes to all; the parent ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # or who starts it again would record twice
     torch.set_num_threads(max(1, provenance.num_cores() // config["num_workers"]))
     _worker = Collection(config=config), EpisodeStore(Path(config["dataset"]), create=True)
-
-
-def _end_with_parent() -> None:
-    """Where the parent is killed, nobody would end us; and who starts it again would record twice."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _work(group: int, numbers: set[int]) -> list[Recorded]:

@@ -1,5 +1,8 @@
-"""Stopping politely."""
+"""Stopping politely; and, where a process is killed, with what it has started."""
 
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import sys
 import threading
@@ -7,6 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it (through `multiprocessing`) is gone.
+
+    Who is killed can end nobody: what it has started would go on for ever, and beside what takes its place.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Interruption:

@@ -16,7 +16,7 @@ from envs import EnvError
 from planners import PlannerError
 from worldmodel.apps.config import check_saved
 from worldmodel.errors import ConfigError, PeerError, RunError
-from worldmodel.files import write_json
+from worldmodel.files import TEMPORARY_PREFIX, write_json
 
 CONFIG_FILE = "config.json"
 # What may change when a run goes on; everything else would make it another run.
@@ -33,7 +33,11 @@ def check_new_run(directory: Path) -> None:
             f"run_dir={directory} holds a run already; go on with it (`worldmodel train run_dir={directory} "
             "resume=true`), or choose another run_dir="
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    # What somebody who was killed just after they began has left is no hindrance.
+    if directory.exists() and (
+        not directory.is_dir()
+        or not all(entry.name.startswith(TEMPORARY_PREFIX) for entry in directory.iterdir())
+    ):
         raise RunError(f"run_dir={directory} exists and is no run folder; choose another run_dir=")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from worldmodel.apps.bench.output import Row, check_counts, make_folder, provenance, write_all
 from worldmodel.apps.bench.serve_report import figure, page
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
+from worldmodel.apps.interruption import end_with_parent
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.serve import serve
@@ -90,7 +91,7 @@ def _served(config: dict[str, Any]) -> Iterator[str]:
     asked |= {key: config[key] for key in same if key in config}
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(asked, sender.send), daemon=True)
+    process = context.Process(target=_serve, args=(asked, sender.send), daemon=True)
     process.start()
     sender.close()
     try:
@@ -104,6 +105,11 @@ def _served(config: dict[str, Any]) -> Iterator[str]:
     finally:
         process.terminate()  # politely: it answers what is under way
         process.join(_START_S)
+
+
+def _serve(config: dict[str, Any], tell: Callable[[str], None]) -> None:
+    end_with_parent()
+    serve(config, tell)
 
 
 async def _round(uri: str, num_clients: int, config: dict[str, Any]) -> Row:

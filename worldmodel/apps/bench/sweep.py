@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from worldmodel.apps import provenance
+from worldmodel.apps.interruption import end_with_parent
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.run import lock_run
 from worldmodel.errors import RunError
@@ -97,7 +98,9 @@ class Sweep:
             self.path.open("a", newline="") as file,
             ProgressDisplay(self.verb, num_cells, "cells", done=num_done) as display,
             # Not forked: torch's threads do not survive it.
-            ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool,
+            ProcessPoolExecutor(
+                num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+            ) as pool,
         ):
             writer = csv.DictWriter(file, self.columns)
             try:
