@@ -1,5 +1,6 @@
 """Writing to disk so that neither a crash nor a power cut leaves half a file."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,19 @@ TEMPORARY_PREFIX = ".tmp-"
 # Who lives writes now and then, so an hour leaves no doubt. The writer's process id would tell sooner, but it
 # means nothing on a network disk or in another container, where the writer may be alive and well.
 STALE_AFTER_S = 3600.0
+# What the machine refuses anywhere, and its owner can mend; Windows knows no EDQUOT.
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FORBIDDEN = {errno.EROFS, errno.EACCES}
+
+
+def reason_of(error: OSError) -> str:
+    """Why nothing could be written, and the way out where its owner can mend it."""
+    reason = error.strerror or str(error)
+    if error.errno in FULL:
+        return f"{reason}: free some space, or choose another disk, then try again"
+    if error.errno in FORBIDDEN:
+        return f"{reason}: choose a folder that you may write to, or change its permissions, then try again"
+    return reason
 
 
 def fsync(path: Path) -> None:
@@ -89,10 +103,15 @@ def committed_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Replace a text file in one rename."""
+    with committed_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=errors)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file in one rename."""
-    with committed_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def remove_stale(paths: Iterable[Path]) -> None:

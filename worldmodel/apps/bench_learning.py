@@ -22,6 +22,7 @@ from worldmodel.apps.provenance import check_preset, num_cores, record_start
 from worldmodel.apps.report import AGENTS, preset_dir, run_dirs, write_report
 from worldmodel.apps.run import CONFIG_FILE
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import reason_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def bench_learning(config: dict[str, Any]) -> Path:
             _run_all(cells, config)
         return write_report(output, config)
     except OSError as error:
-        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write output={output}: {reason_of(error)}") from error
 
 
 def _check(config: dict[str, Any]) -> None:

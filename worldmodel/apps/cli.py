@@ -1,6 +1,5 @@
 """The console script: `worldmodel <verb> [key=value ...]`."""
 
-import errno
 import os
 import signal
 import sys
@@ -11,11 +10,10 @@ from types import FrameType
 from worldmodel.apps.config import closest, compose_config, config_groups, config_text, to_dict
 from worldmodel.apps.verbs import VERBS
 from worldmodel.errors import RunError, WorldModelError
+from worldmodel.files import FORBIDDEN, FULL, reason_of
 
 USER_ERROR, INTERRUPTED = 2, 130
 FAMILIES = {verb.partition(" ")[0] for verb in VERBS if " " in verb}  # `bench speed`, `data info`
-# What the machine refuses anywhere, and its owner can mend.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,13 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorldModelError as error:
         return _refused(error)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in FULL | FORBIDDEN:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        way_out = "free some space, or choose another disk"
-        if error.errno in (errno.EACCES, errno.EROFS):
-            way_out = "choose a folder that you may write to, or change its permissions"
-        print(f"worldmodel: {error.strerror}{where}: {way_out}, then try again", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"worldmodel: {where}{reason_of(error)}", file=sys.stderr)
         return USER_ERROR
     except Exception as error:  # a mistyped word must not wait for torch: these are asked for last
         if isinstance(error, user_errors()):

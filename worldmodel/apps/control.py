@@ -23,7 +23,7 @@ from worldmodel.apps.statistics import latency, mean_interval, success_interval
 from worldmodel.apps.subject import Subject
 from worldmodel.apps.video import ControlVideo, check_drawable
 from worldmodel.errors import RunError
-from worldmodel.files import write_json
+from worldmodel.files import reason_of, write_json
 
 CONTROL_FILE, VIDEO_FILE = "control.json", "control.mp4"
 _ORDINARY_SEED = 2_000_003  # of the episodes that tell what is ordinary: far from those that are measured
@@ -105,7 +105,7 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
             (output / VIDEO_FILE).unlink(missing_ok=True)  # it would show another episode than is told of
         write_json(output / CONTROL_FILE, result)
     except OSError as error:
-        raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write to {output}: {reason_of(error)}") from error
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     if success is not None:
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")

@@ -13,7 +13,7 @@ from worldmodel.apps.run import read_config
 from worldmodel.apps.statistics import mean_interval
 from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.errors import RunError
-from worldmodel.files import committed_directory, write_json
+from worldmodel.files import committed_directory, reason_of, write_json
 from worldmodel.training import export_model, read_metrics
 
 CARD_FILE = "card.json"
@@ -55,7 +55,7 @@ def export(config: dict[str, Any]) -> dict[str, Any]:
             write_json(temporary / CARD_FILE, card)
             (temporary / "README.md").write_text(_text(card, output))
     except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {output}: {reason_of(error)}") from error
     return card
 
 

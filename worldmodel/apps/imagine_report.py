@@ -17,7 +17,7 @@ from worldmodel.apps.progress import console
 from worldmodel.apps.video import VideoFile, watchable_fps
 from worldmodel.data import Episode
 from worldmodel.errors import RunError
-from worldmodel.files import write_json
+from worldmodel.files import reason_of, write_json
 from worldmodel.model import ImageDecoder, LatentModel
 
 # Columns of the table, in order, with what people read above them.
@@ -102,7 +102,7 @@ def write_report(folder: Path, imagined: Imagined, summary: dict[str, Any]) -> l
             _film(imagined, video)
             files.append(video)
     except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise RunError(f"cannot write to {folder}: {reason_of(error)}") from error
     console.print(error_table(summary["table"]))
     console.print(
         f"read-out of observations from latents: R2 {summary['readout_r2']:.3f} on held-out episodes"

@@ -14,6 +14,7 @@ from worldmodel.apps.control import VIDEO_FILE
 from worldmodel.apps.imagine_report import COLUMNS, told_error
 from worldmodel.apps.report import AGENTS
 from worldmodel.errors import RunError
+from worldmodel.files import reason_of, write_text
 from worldmodel.training import read_metrics
 
 _STYLE = """
@@ -89,9 +90,9 @@ def write_document(path: Path, title: str, sections: Sequence[str]) -> Path:
     )
     try:
         # JSON can hold half a character, which no encoding has.
-        path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+        write_text(path, page, errors="xmlcharrefreplace")
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
     return path
 
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from worldmodel.apps.statistics import Mean
 from worldmodel.data import Episode
+from worldmodel.files import committed_file
 
 REAL, IMAGINED, MUTED = "#1f3b57", "#e4572e", "#9aa5b1"
 REFERENCES = ("#1f3b57", "#4c956c", "#8d6a9f", "#9aa5b1")
@@ -24,7 +25,8 @@ MAX_LINES = 4  # more of them in one plot are a tangle
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG and free the figure."""
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    with committed_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

@@ -16,6 +16,7 @@ from worldmodel.apps import plots, provenance
 from worldmodel.apps.control import CONTROL_FILE
 from worldmodel.apps.statistics import Mean, mean_interval
 from worldmodel.errors import RunError
+from worldmodel.files import committed_file, write_text
 from worldmodel.training import read_metrics
 
 AGENTS = {
@@ -80,7 +81,7 @@ def write_report(output: Path, config: dict[str, Any]) -> Path:
         _provenance(config, [run for cell in cells for run in cell.runs]),
     ]
     path = output / "report.md"
-    path.write_text("\n\n".join("\n".join(part) for part in parts) + "\n")
+    write_text(path, "\n\n".join("\n".join(part) for part in parts) + "\n")
     return path
 
 
@@ -229,7 +230,7 @@ def _provenance(config: dict[str, Any], runs: Sequence[Path]) -> list[str]:
 
 def _write_curves(path: Path, cells: Sequence[Learned]) -> None:
     columns = ["env_steps", "eval/return", "train/num_updates", "train/seconds", "train/cpu_seconds"]
-    with path.open("w", newline="") as stream:
+    with committed_file(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["task", "preset", "seed", *columns])
         for cell in cells:
@@ -241,7 +242,7 @@ def _write_curves(path: Path, cells: Sequence[Learned]) -> None:
 
 
 def _write_controls(path: Path, cells: Sequence[Learned]) -> None:
-    with path.open("w", newline="") as stream:
+    with committed_file(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(
             ["task", "preset", "agent", "seed", "episode", "return", "p50_ms", "p95_ms", "p99_ms"]

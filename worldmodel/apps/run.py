@@ -16,7 +16,7 @@ from envs import EnvError
 from planners import PlannerError
 from worldmodel.apps.config import check_saved
 from worldmodel.errors import ConfigError, PeerError, RunError
-from worldmodel.files import TEMPORARY_PREFIX, write_json
+from worldmodel.files import TEMPORARY_PREFIX, reason_of, write_json
 
 CONFIG_FILE = "config.json"
 # What may change when a run goes on; everything else would make it another run.
@@ -163,7 +163,7 @@ def _write_config(directory: Path, config: dict[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / CONFIG_FILE, config)
     except OSError as error:
-        raise RunError(f"cannot write run_dir={directory}: {error.strerror or error}") from error
+        raise RunError(f"cannot write run_dir={directory}: {reason_of(error)}") from error
 
 
 def _get(config: dict[str, Any], key: str) -> Any:

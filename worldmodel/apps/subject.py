@@ -13,6 +13,7 @@ from worldmodel.apps.goals import Goal, GoalForesight, goals_of
 from worldmodel.apps.remote_agent import RemoteRun
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import reason_of
 from worldmodel.model import WorldModel
 
 
@@ -149,7 +150,7 @@ class Subject:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make output={output}: {error.strerror or error}") from error
+            raise RunError(f"cannot make output={output}: {reason_of(error)}") from error
         return output
 
 

@@ -7,7 +7,6 @@ episodes.json *before* anything is read, and nothing is ever unpickled.
 
 from __future__ import annotations
 
-import errno
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from worldmodel.data.columns import Column, Columns, num_rows
 from worldmodel.data.compressed import CompressedRows, is_compressed, write_rows
 from worldmodel.data.episode import Episode
 from worldmodel.errors import DatasetError
-from worldmodel.files import committed_directory
+from worldmodel.files import FULL, committed_directory, reason_of
 
 EPISODES_FILE = "episodes.json"
 MANIFEST_FILE = "shard.json"
@@ -186,9 +185,9 @@ def _column_path(shard: Path, name: str) -> Path:
 
 def write_failure(path: Path, error: OSError) -> str:
     """What went wrong with a write, in words."""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows knows no EDQUOT.
+    if error.errno in FULL:
         return f"the disk of {path} is full ({error.strerror}): free some space and go on"
-    return f"cannot write to {path} ({error.strerror or error})"
+    return f"cannot write to {path} ({reason_of(error)})"
 
 
 def read_header(shard: Path) -> ShardHeader:

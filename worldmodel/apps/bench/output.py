@@ -19,7 +19,7 @@ from worldmodel.apps.plots import save
 from worldmodel.apps.progress import console
 from worldmodel.apps.provenance import commit, num_cores, processor
 from worldmodel.errors import ConfigError, RunError
-from worldmodel.files import write_json
+from worldmodel.files import committed_file, reason_of, write_json, write_text
 
 Row = dict[str, Any]
 
@@ -57,12 +57,12 @@ def make_folder(path: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     except OSError as error:
-        raise RunError(f"cannot write output={path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write output={path}: {reason_of(error)}") from error
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """CSV with one line per row; all rows have the keys of the first."""
-    with path.open("w", newline="") as file:
+    with committed_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         for row in rows:
@@ -76,7 +76,7 @@ def write_all(
     write_table(folder / f"{name}.csv", rows)
     write_json(folder / f"{name}.json", record)
     save(figure, folder / f"{name}.png")
-    (folder / f"{name}.md").write_text(page)
+    write_text(folder / f"{name}.md", page)
     return folder / f"{name}.md"
 
 

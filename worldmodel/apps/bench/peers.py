@@ -36,7 +36,7 @@ from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.statistics import mean_interval
-from worldmodel.files import write_json
+from worldmodel.files import write_json, write_text
 
 PROBLEMS = {"linear": problems.linear, "latent": problems.latent}
 MEASURES = ("overhead", "quality", "batch")
@@ -87,7 +87,7 @@ def bench_peers(config: dict[str, Any], given: set[str]) -> Path:
     write_table(folder / "peers.csv", rows)
     write_json(folder / "peers.json", record)
     save(figure(rows), folder / "peers.png")
-    (folder / "peers.md").write_text(page(rows, config, record))
+    write_text(folder / "peers.md", page(rows, config, record))
     return folder / "peers.md"
 
 

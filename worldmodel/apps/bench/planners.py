@@ -16,6 +16,7 @@ from worldmodel.apps.build import build_planner
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
 from worldmodel.apps.trained import open_run
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import reason_of
 
 RESULTS = "planners.csv"
 SET_BY_BUDGET = {f"planner.{name}" for name in ("horizon", "num_candidates", "num_iterations", "num_elites")}
@@ -40,7 +41,7 @@ def bench_planners(config: dict[str, Any]) -> Path:
             sweep.run_missing(cells, run_cell, num_workers=config["num_workers"], cost=_cost)
         return write_report(output, sweep.rows(), config)
     except OSError as error:
-        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write output={output}: {reason_of(error)}") from error
 
 
 def make_cells(config: dict[str, Any]) -> list[Cell]:

@@ -14,6 +14,7 @@ from worldmodel.apps.bench.cells import KEY, PROBLEMS
 from worldmodel.apps.bench.output import markdown_table
 from worldmodel.apps.statistics import Mean, iqm_interval
 from worldmodel.errors import RunError
+from worldmodel.files import write_text
 
 TITLES = {
     "lqr": "Linear plant: cost over that of the exact controller (1 is perfect)",
@@ -60,7 +61,7 @@ def write_report(output: Path, rows: Sequence[dict[str, str]], config: dict[str,
         if problem == "learned":
             lines += [*_gap_table(points), ""]
     path = output / "planners.md"
-    path.write_text("\n".join([*lines, *_provenance(rows), ""]))
+    write_text(path, "\n".join([*lines, *_provenance(rows), ""]))
     return path
 
 

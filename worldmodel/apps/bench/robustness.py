@@ -31,6 +31,7 @@ from worldmodel.apps.config import compose_config, not_negative, positive, to_di
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import reason_of
 
 AGENTS = ("planner", "policy", *ORACLES)
 RESULTS = "robustness.csv"
@@ -58,7 +59,7 @@ def bench_robustness(config: dict[str, Any], given: set[str]) -> Path:
             raise RunError(f"output={folder} holds no finished cell of these: run without report=true first")
         return write_report(folder, rows, config, record)
     except OSError as error:
-        raise RunError(f"cannot write output={folder}: {error.strerror or error}") from error
+        raise RunError(f"cannot write output={folder}: {reason_of(error)}") from error
 
 
 def make_cells(config: dict[str, Any]) -> list[Cell]:

@@ -18,7 +18,7 @@ from worldmodel.apps import plots
 from worldmodel.apps.bench.disturbed import DISTURBANCES, UNDISTURBED, level_text, reaches, same_as
 from worldmodel.apps.bench.output import markdown_table, provenance_lines
 from worldmodel.apps.statistics import Mean
-from worldmodel.files import write_json
+from worldmodel.files import write_json, write_text
 
 WHO = {
     "planner": "plans in the learned model",
@@ -114,7 +114,7 @@ def write_report(
         told += _told(results)
     write_json(folder / "robustness.json", record | {"results": told})
     path = folder / "robustness.md"
-    path.write_text("\n".join(lines))
+    write_text(path, "\n".join(lines))
     return path
 
 

@@ -11,6 +11,7 @@ from worldmodel.apps.cockpit.moment import Moment
 from worldmodel.apps.cockpit.session import Session
 from worldmodel.apps.video import ControlVideo
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import reason_of
 
 
 class Recording:
@@ -27,7 +28,7 @@ class Recording:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make output={folder}: {error.strerror or error}") from error
+            raise RunError(f"cannot make output={folder}: {reason_of(error)}") from error
         names = (folder / f"{session.task}-{number}.mp4" for number in itertools.count(1))
         self.path = next(path for path in names if not path.exists())
         self._session, self._closing = session, ExitStack()

@@ -11,6 +11,7 @@ from worldmodel.apps.datasets.rewrite import new_folder, write_dataset
 from worldmodel.data import EpisodeDataset
 from worldmodel.data.formats import FORMATS, Format, dataset_format
 from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import reason_of
 
 _SAME_PERIOD = 0.02  # LeRobot rounds to whole frames per second
 
@@ -27,7 +28,7 @@ def export_dataset(config: dict[str, Any]) -> tuple[int, str]:
     try:
         found.write(output, dataset, dataset.info)
     except OSError as error:
-        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write output={output}: {reason_of(error)}") from error
     return len(dataset), found.how_to_find(output) if hasattr(found, "how_to_find") else ""
 
 

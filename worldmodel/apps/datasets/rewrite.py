@@ -18,7 +18,7 @@ from worldmodel.data.merging import merge_shards
 from worldmodel.data.shard import episode_arrays
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError, DatasetError, RunError
-from worldmodel.files import committed_directory
+from worldmodel.files import committed_directory, reason_of
 
 MAX_SHARD_BYTES = 256 * 2**20
 
@@ -198,4 +198,4 @@ def new_folder(output: str) -> Iterator[Path]:
     except DatasetError:
         raise
     except OSError as error:
-        raise RunError(f"cannot write output={output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write output={output}: {reason_of(error)}") from error

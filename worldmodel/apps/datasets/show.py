@@ -26,6 +26,7 @@ from worldmodel.apps.video import ControlVideo
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError, DatasetError, RunError
+from worldmodel.files import committed_file, reason_of
 
 NUM_TILES, MAX_TILES = 24, 1000
 
@@ -122,9 +123,10 @@ def _film(
             if video:
                 video.add(None if image is None else enlarged(image), float(returns_so_far[step]), None)
     try:
-        contact_sheet([tiles[step] for step in at], captions).save(sheet_path)
+        with committed_file(sheet_path) as temporary:
+            contact_sheet([tiles[step] for step in at], captions).save(temporary)
     except OSError as error:
-        raise RunError(f"cannot write {sheet_path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {sheet_path}: {reason_of(error)}") from error
     return [sheet_path, video_path] if config["video"] else [sheet_path]
 
 
@@ -198,4 +200,4 @@ def _make_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make output={output}: {error.strerror or error}") from error
+        raise RunError(f"cannot make output={output}: {reason_of(error)}") from error

@@ -18,7 +18,7 @@ from worldmodel.apps.statistics import mean_interval, success_interval
 from worldmodel.apps.subject import Subject
 from worldmodel.apps.video import ControlVideo, check_drawable
 from worldmodel.errors import ConfigError, RunError
-from worldmodel.files import write_json
+from worldmodel.files import reason_of, write_json
 
 PLOT_FILE = "realtime.png"
 
@@ -92,7 +92,7 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
         write_json(output / CONTROL_FILE, result)
         plots.save(timeline(first.log, period_s, title), output / PLOT_FILE)
     except OSError as error:
-        raise RunError(f"cannot write to {output}: {error.strerror or error}") from error
+        raise RunError(f"cannot write to {output}: {reason_of(error)}") from error
     console.print(f"return   {mean_interval(returns)}  (mean and 95 % interval of {len(returns)} episodes)")
     if success is not None:
         console.print(f"solved   {success.mean:.0%} [{success.low:.0%}, {success.high:.0%}]  (of the goals)")
