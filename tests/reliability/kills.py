@@ -234,7 +234,8 @@ def kill_again_and_again(job: Job, num_kills: int, seed: int, folder: Path) -> C
             count.pieces, there = count.pieces + len(now), now
             continue
         assert code == 0, life.log.read_text()[-3000:]
-        assert job.result(current) == expected
+        found = job.result(current)
+        assert found == expected, f"{found} instead of {expected}"
         count.works, there = count.works + 1, None
         window_s *= 0.8
         shutil.rmtree(current)

@@ -94,9 +94,18 @@ class OnlineTraining(Training):
         """Env steps to reach."""
         return self.config["env_steps"]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is taken, and what was due before it is learned.
+
+        It was, unless the run goes on after it was killed: with episodes that it had not learned from.
+        """
+        last_step = self.env.num_envs * self.env.action_repeat
+        return super().is_over and not self._num_due_updates(self.env_steps - last_step)
+
     def advance(self) -> dict[str, str]:
         """Some of the updates that are due, or else one agent step in every environment."""
-        if num_due := self._num_due_updates():
+        if num_due := self._num_due_updates(self.env_steps):
             numbers: dict[str, str] = {}
             for _ in range(min(num_due, MAX_UPDATES_AT_ONCE)):
                 numbers |= self.update()
@@ -149,10 +158,10 @@ class OnlineTraining(Training):
         self._lowest_reward = min(self._lowest_reward, float(episode.reward.min()))
         self._highest_reward = max(self._highest_reward, float(episode.reward.max()))
 
-    def _num_due_updates(self) -> int:
+    def _num_due_updates(self, env_steps: int) -> int:
         if not self._is_model_trusted:
             return 0
-        due = math.ceil(self._agent_steps * self.config["training"]["update_ratio"])
+        due = math.ceil(env_steps / self.env.action_repeat * self.config["training"]["update_ratio"])
         return max(0, due - self.trainer.num_updates)
 
     def further_state(self) -> dict[str, Any]:

@@ -111,6 +111,11 @@ class Training(ABC):
     def target(self) -> int:
         """Where `progress` ends."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.progress >= self.target
+
     @abstractmethod
     def advance(self) -> dict[str, str]:
         """Go on by one step; returns numbers to show."""
@@ -134,7 +139,7 @@ class Training(ABC):
             try:
                 with ProgressDisplay(config["task"], self.target, self.unit, done=self.progress) as display:
                     while True:
-                        is_over = self.progress >= self.target
+                        is_over = self.is_over
                         due_evaluation = _next_multiple(self.evaluated_at, config["eval_every"])
                         is_due = self.progress >= due_evaluation
                         is_due |= is_over and self.evaluated_at < self.progress

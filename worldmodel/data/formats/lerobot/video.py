@@ -29,6 +29,7 @@ class VideoWriter:
 
         self.num_frames = 0
         self.num_bytes = 0
+        self._has_failed = False
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(path), "w", options={"movflags": "faststart"})
         try:
@@ -53,14 +54,19 @@ class VideoWriter:
     def close(self) -> None:
         """Write what the encoder holds back, and the end of the file."""
         try:
-            self._mux(self._stream.encode())
+            if not self._has_failed:  # where nothing could be written, FFmpeg dies of more
+                self._mux(self._stream.encode())
         finally:
             self._container.close()
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self.num_bytes += packet.size
-            self._container.mux(packet)
+            try:
+                self._container.mux(packet)
+            except BaseException:
+                self._has_failed = True
+                raise
 
 
 def read_frames(
