@@ -22,6 +22,7 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
 
 
 def _run_training(config: dict[str, Any], given: set[str], processes: "Processes") -> None:
+    from worldmodel.apps.dataset_facts import with_dataset_facts
     from worldmodel.apps.run import (
         check_new_run,
         going_on_with,
@@ -30,7 +31,7 @@ def _run_training(config: dict[str, Any], given: set[str], processes: "Processes
         resume_command,
         resumed_config,
     )
-    from worldmodel.apps.train import make_training, with_dataset_facts
+    from worldmodel.apps.train import make_training
 
     if config["dataset"] is not None and not config["resume"]:
         config = with_dataset_facts(config, given)
