@@ -61,6 +61,8 @@ def look_at(pid: int) -> dict[str, float]:
     for one in tree_of(pid):
         with suppress(OSError):
             status = Path(f"/proc/{one}/status").read_text()
+            if "VmRSS" not in status:
+                continue  # it has ended, and nobody has asked yet how
             found["rss_mb"] += int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1e3
             found["threads"] += int(re.search(r"Threads:\s+(\d+)", status)[1])
             found["files"] += len(os.listdir(f"/proc/{one}/fd"))
