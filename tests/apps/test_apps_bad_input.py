@@ -180,7 +180,7 @@ def test_a_full_disk(run_copy, monkeypatch, refused, capsys, part):
         elif part == "metrics":
             full.setattr(Path, "open", opened_on_a_full_disk)
         elif part == "tensorboard":
-            full.setattr(metrics.SummaryWriter, "add_scalar", full_disk)
+            full.setattr(metrics.RecordWriter, "write", full_disk)
         else:
             full.setattr("worldmodel.apps.run.write_json", full_disk)
         line = refused("train", f"run_dir={run_copy}", "resume=true", "env_steps=300")

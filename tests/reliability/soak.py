@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -185,16 +185,16 @@ def page_visit(uri: str, visits: Visits, seconds: float) -> int:
     return num_messages
 
 
-def soak(minutes: float, output: Path, look_every_s: float = 15.0) -> dict[str, dict[str, float]]:
+def soak(
+    minutes: float, output: Path, subjects: Sequence[str] = tuple(COMMANDS), look_every_s: float = 15.0
+) -> dict[str, dict[str, float]]:
     """Run it for so long; how much each subject grows per hour. Both files are written to `output`."""
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     visits = Visits()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        started = {
-            name: stack.enter_context(running(words, folder / name)) for name, words in COMMANDS.items()
-        }
+        started = {name: stack.enter_context(running(COMMANDS[name], folder / name)) for name in subjects}
         serve, view = (f"ws://127.0.0.1:{port_in(*started[name])}" for name in ("serve", "view"))
         stack.callback(visits.close)
         visits.repeat("plans of the robot that stays", lambda: robot_visit(serve, visits, 10**9, 0.2), 0.0)
@@ -215,7 +215,7 @@ def soak(minutes: float, output: Path, look_every_s: float = 15.0) -> dict[str, 
                 writer.writerow(rows[-1] | {"rss_mb": f"{rows[-1]['rss_mb']:.2f}"})
             file.flush()
             time.sleep(look_every_s)
-    growth = {name: growth_per_hour([r for r in rows if r["subject"] == name]) for name in COMMANDS}
+    growth = {name: growth_per_hour([r for r in rows if r["subject"] == name]) for name in subjects}
     told = {
         "minutes": minutes,
         "commit": commit(),
@@ -230,6 +230,7 @@ def soak(minutes: float, output: Path, look_every_s: float = 15.0) -> dict[str, 
 
 if __name__ == "__main__":
     given = dict(word.split("=", 1) for word in sys.argv[1:])
-    for name, grown in soak(float(given["minutes"]), Path(given["output"])).items():
+    named = given["subjects"].split(",") if "subjects" in given else tuple(COMMANDS)
+    for name, grown in soak(float(given["minutes"]), Path(given["output"]), named).items():
         slopes = ", ".join(f"{key} {value:+.2f}/h" for key, value in grown.items())
         print(f"{name:<10}{slopes}")

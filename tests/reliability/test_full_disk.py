@@ -1,7 +1,5 @@
 """A disk that fills up, or is read-only, at any place of any write: told in a line, and nothing is lost."""
 
-import errno
-import os
 import re
 import shutil
 from pathlib import Path
@@ -9,27 +7,20 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
-import toy_tasks
-from kills import Benchmarking, Collecting, Training, TrainingFromDataset, TrainingOnline, episodes_of
 from small_disk import SmallDisk, small_disk
-from warm_process import Warm, command
 
-from worldmodel.apps import plots
 from worldmodel.apps.bench.output import write_all
-from worldmodel.apps.cli import main
 from worldmodel.apps.datasets.exchange import export_dataset
 from worldmodel.apps.page import write_document
 from worldmodel.apps.video import ControlVideo
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import WorldModelError
-from worldmodel.files import FORBIDDEN, FULL, write_json
-from worldmodel.model import ImageDecoder
+from worldmodel.files import FORBIDDEN, FULL
 from worldmodel.training import ReturnTrainer, TrainerSettings, load_checkpoint, save_checkpoint
-from worldmodel.training.decoder import load_decoder, save_decoder
 from worldmodel.training.metrics import MetricLogger, read_metrics
 
 MAX_S = 600.0
+STRIDE = int(os.environ.get("RELIABILITY_STRIDE", "10"))  # pages of the disk, from one try to the next
 
 
 @pytest.fixture
@@ -117,17 +108,6 @@ class Page:
         assert (folder / "index.html").read_text().endswith("</html>\n")
 
 
-class Decoder:
-    identity = {"weights": "x"}
-
-    def write(self, folder: Path) -> None:
-        torch.manual_seed(0)
-        save_decoder(folder, ImageDecoder(4, 16), self.identity)
-
-    def check(self, folder: Path) -> None:
-        assert load_decoder(folder, self.identity, embedding_dim=4, image_size=16) is not None
-
-
 class Video:
     def write(self, folder: Path) -> None:
         chance = np.random.default_rng(0)
@@ -162,14 +142,14 @@ class Export:
         assert any((folder / "exported").iterdir())
 
 
-REPLACE = ("checkpoint", "dataset", "metrics", "report", "page", "decoder", "video")
+REPLACE = ("checkpoint", "dataset", "metrics", "report", "page", "video")
 NEW = ("lerobot", "minari", "stable-worldmodel")
 
 
 def writer(name: str, tmp_path: Path, tiny_model):
     made = {
         "checkpoint": lambda: Checkpointing(tiny_model), "dataset": Appending, "metrics": Logging,
-        "report": Reporting, "page": Page, "decoder": Decoder, "video": Video,
+        "report": Reporting, "page": Page, "video": Video,
     }  # fmt: skip
     return Export(name, tmp_path) if name in NEW else made[name]()
 
@@ -222,3 +202,136 @@ def test_a_disk_that_is_read_only(disk: SmallDisk, tmp_path, tiny_model, name):
     assert content(disk.folder) == before
     work.write(disk.folder)
     work.check(disk.folder)
+
+
+# The whole of a command: at every fifth page of the disk at the least, and never with anything lost.
+
+JOBS = {
+    "collect": Collecting, "train": TrainingOnline, "train dataset": TrainingFromDataset,
+    "bench planners": Benchmarking,
+}  # fmt: skip
+
+
+def run(job, folder: Path, log: Path) -> int:
+    log.unlink(missing_ok=True)
+    code = Warm(command, *job.arguments(folder), log=log).wait(MAX_S)
+    assert code is not None, "it does not end"
+    return code
+
+
+def told(log: Path) -> str:
+    """The one line of a user's mistake; no traceback."""
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    lines = [line for line in text.splitlines() if line.startswith("worldmodel: ")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(JOBS))
+def test_a_command_whose_disk_fills_up_goes_on_when_there_is_space(disk: SmallDisk, tmp_path, name):
+    job, log = JOBS[name](), tmp_path / "log"
+    job.prepare(tmp_path)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert run(job, whole, log) == 0, log.read_text()
+    expected, num_pages, num_full = job.result(whole), 0, 0
+    while True:
+        folder = disk.folder / f"with-{num_pages}-pages"
+        folder.mkdir()
+        disk.leave(num_pages)
+        code = run(job, folder, log)
+        if code == 0:
+            break
+        assert code == 2, log.read_text()
+        assert str(disk.folder) in told(log)
+        assert re.search("space", told(log))
+        there = job.finished(folder)
+        disk.free()
+        assert run(job, folder, log) == 0, log.read_text()
+        found = job.finished(folder)
+        assert there.items() <= found.items()
+        assert job.result(folder) == expected
+        shutil.rmtree(folder)
+        num_pages, num_full = num_pages + STRIDE, num_full + 1
+    assert num_full >= 3
+    assert job.result(folder) == expected
+    print(f"{name}: full at {num_full} places")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(JOBS))
+def test_a_command_whose_disk_is_read_only_goes_on_when_it_is_not(disk: SmallDisk, tmp_path, name):
+    job, log = JOBS[name](), tmp_path / "log"
+    job.prepare(tmp_path)
+    for has_begun in (False, True):
+        if has_begun:
+            assert run(job, disk.folder, log) == 0, log.read_text()
+        before = content(disk.folder)
+        with disk.read_only():
+            code = run(job, disk.folder, log)
+        if has_begun and code == 0:
+            continue  # there was nothing left to do
+        assert code == 2, log.read_text()
+        assert str(disk.folder) in told(log)
+        assert re.search("permissions", told(log))
+        assert content(disk.folder) == before
+
+
+def test_what_is_only_read_may_be_read_only(disk: SmallDisk, tmp_path):
+    """A dataset and a run on a disk that nobody can write to are trained from, and act."""
+    data, run_dir = disk.folder / "data", disk.folder / "run"
+    task = [f"task={toy_tasks.POINT}"]
+    assert (
+        main(["collect", *task, f"dataset={data}", "episodes=4", "policy=random", "env.action_repeat=1"]) == 0
+    )
+    assert main(["train", *task, f"run_dir={run_dir}", *toy_tasks.TINY_TRAINING]) == 0
+    offline = [f"run_dir={tmp_path / 'run'}", "num_updates=3", *toy_tasks.TINY_TRAINING]
+    with disk.read_only():
+        assert main(["train", *task, f"dataset={data}", *offline]) == 0
+        words = [f"checkpoint={run_dir}", "episodes=1", "video=false", f"output={tmp_path / 'out'}"]
+        assert main(["control", *task, *words]) == 0
+        assert main(["data", "info", f"dataset={data}"]) == 0
+    assert load_checkpoint(tmp_path / "run").info["env_steps"] == 3
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir"])
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
+def test_any_call_that_fails_while_collecting_costs_nothing_finished(
+    tmp_path, monkeypatch, capsys, call, reason
+):
+    """Such calls fail by themselves on a network disk, or beyond a quota: each in turn, until none is left."""
+    words = [f"task={toy_tasks.POINT}", "episodes=6", "num_envs=2", "policy=random", "env.action_repeat=1"]
+    assert main(["collect", *words, f"dataset={tmp_path / 'whole'}"]) == 0
+    expected, number = episodes_of(tmp_path / "whole"), 0
+    original = getattr(os, call)
+    while True:
+        number, data, num_calls = number + 1, tmp_path / f"data-{number}", 0
+
+        def failing(*arguments, **keywords):
+            nonlocal num_calls
+            if str(arguments[0]).startswith("/proc"):
+                return original(*arguments, **keywords)
+            num_calls += 1
+            if num_calls == number:
+                raise OSError(reason, os.strerror(reason))
+            return original(*arguments, **keywords)
+
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            code = main(["collect", *words, f"dataset={data}"])
+        if num_calls < number:
+            break
+        printed = capsys.readouterr().err
+        assert code == 2, printed
+        assert re.fullmatch(r"worldmodel: [^\n]+\n", printed), printed
+        assert re.search("space|permissions", printed), printed
+        assert str(data) in printed, printed
+        there = episodes_of(data)
+        assert main(["collect", *words, f"dataset={data}"]) == 0
+        assert there.items() <= expected.items()
+        assert episodes_of(data) == expected
+    assert code == 0
+    assert number > 1 or call == "replace"

@@ -117,7 +117,8 @@ def save_checkpoint(directory: Path, trainer: Trainer, info: dict[str, Any], *, 
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write checkpoint {path}: {one_line(error)}; earlier checkpoints are untouched. "
-            "Free some space, then resume the run"
+            "Where the disk is full, free some space; where it is read-only, change its permissions; then "
+            "resume the run"
         ) from error
     others = [other for other in _complete(directory) if other != path]
     for old in others[: max(0, len(others) + 1 - keep)]:

@@ -1,14 +1,21 @@
 """Metrics: numbers over time, as JSON lines and for TensorBoard."""
 
 import json
+import os
+import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from worldmodel.errors import RunError
+from worldmodel.files import reason_of
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -27,23 +34,23 @@ class MetricLogger:
             self._lines = self._path.open("a")
             if starts_inside_a_line:
                 self._lines.write("\n")  # else the first new record would be lost with the broken one
-            self._board = SummaryWriter(str(directory / "tensorboard"))
+            self._board = _Board(directory / "tensorboard")
         except OSError as error:
-            raise RunError(f"cannot write metrics to {directory}: {error}") from error
+            raise RunError(f"cannot write metrics to {directory}: {reason_of(error)}") from error
 
     def log(self, env_steps: int, metrics: Mapping[str, int | float]) -> None:
         """Record metrics at a number of env steps. Errors: `RunError` where the disk is full."""
         try:
             self._lines.write(json.dumps({"env_steps": env_steps, **metrics}) + "\n")
             self._lines.flush()
+            self._board.add(env_steps, metrics)
         except OSError as error:
-            raise RunError(f"cannot write {self._path}: {error}. Free some space, then resume") from error
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, env_steps)
+            raise RunError(f"cannot write metrics to {self._path}: {reason_of(error)}") from error
 
     def close(self) -> None:
-        """Write what is still held back."""
-        self._lines.close()
+        """Free the files."""
+        with suppress(OSError):  # nothing is held back but what could not be written, as `log` has told
+            self._lines.close()
         self._board.close()
 
     def __enter__(self) -> "MetricLogger":
@@ -53,6 +60,35 @@ class MetricLogger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Board:
+    """Event files of TensorBoard, written at once, as `metrics.jsonl` is.
+
+    TensorBoard's own writer has a thread, which loses what it holds back when the process is killed, and
+    prints a traceback where the disk is full.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (directory / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, step: int, metrics: Mapping[str, int | float]) -> None:
+        """Numbers of one moment. Errors: `OSError`."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        """Free the file."""
+        with suppress(OSError):
+            self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()
 
 
 def _ends_inside_a_line(path: Path) -> bool:
