@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-import time
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -119,8 +119,14 @@ def remove_stale(paths: Iterable[Path]) -> None:
     for path in paths:
         with suppress(OSError):  # Another was quicker, or it is not ours to delete; it does no harm.
             newest = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
-            if time.time() - newest >= STALE_AFTER_S:
+            if _now(path.parent) - newest >= STALE_AFTER_S:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock that dates the files there: on a network disk this machine's may be far ahead."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _temporaries_of(path: Path) -> Iterator[Path]:

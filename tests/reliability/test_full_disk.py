@@ -1,5 +1,7 @@
 """A disk that fills up, or is read-only, at any place of any write: told in a line, and nothing is lost."""
 
+import errno
+import os
 import re
 import shutil
 from pathlib import Path
@@ -7,9 +9,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import toy_tasks
+from kills import Benchmarking, Collecting, TrainingFromDataset, TrainingOnline, episodes_of
 from small_disk import SmallDisk, small_disk
+from warm_process import Warm, command
 
 from worldmodel.apps.bench.output import write_all
+from worldmodel.apps.cli import main
 from worldmodel.apps.datasets.exchange import export_dataset
 from worldmodel.apps.page import write_document
 from worldmodel.apps.video import ControlVideo
@@ -154,6 +160,15 @@ def writer(name: str, tmp_path: Path, tiny_model):
     return Export(name, tmp_path) if name in NEW else made[name]()
 
 
+def failure_of(work, folder: Path) -> Exception | None:
+    """What becomes of writing."""
+    try:
+        work.write(folder)
+    except Exception as error:
+        return error
+    return None
+
+
 def is_told(error: BaseException, folder: Path) -> bool:
     """By our own error, in a line with the path and the way out; or by one that the command line makes so."""
     if isinstance(error, WorldModelError):
@@ -169,12 +184,10 @@ def test_a_disk_that_fills_up_at_any_page(disk: SmallDisk, tmp_path, tiny_model,
     num_pages, num_failures = 0, 0
     while True:
         disk.leave(num_pages)
-        try:
-            work.write(disk.folder)
-        except Exception as error:
-            assert is_told(error, disk.folder), (num_pages, repr(error))
-        else:
+        error = failure_of(work, disk.folder)
+        if error is None:
             break
+        assert is_told(error, disk.folder), (num_pages, repr(error))
         if name in REPLACE:
             work.check(disk.folder)
         else:
@@ -283,9 +296,8 @@ def test_what_is_only_read_may_be_read_only(disk: SmallDisk, tmp_path):
     """A dataset and a run on a disk that nobody can write to are trained from, and act."""
     data, run_dir = disk.folder / "data", disk.folder / "run"
     task = [f"task={toy_tasks.POINT}"]
-    assert (
-        main(["collect", *task, f"dataset={data}", "episodes=4", "policy=random", "env.action_repeat=1"]) == 0
-    )
+    words = ["episodes=4", "policy=random", "env.action_repeat=1"]
+    assert main(["collect", *task, f"dataset={data}", *words]) == 0
     assert main(["train", *task, f"run_dir={run_dir}", *toy_tasks.TINY_TRAINING]) == 0
     offline = [f"run_dir={tmp_path / 'run'}", "num_updates=3", *toy_tasks.TINY_TRAINING]
     with disk.read_only():
@@ -296,42 +308,47 @@ def test_what_is_only_read_may_be_read_only(disk: SmallDisk, tmp_path):
     assert load_checkpoint(tmp_path / "run").info["env_steps"] == 3
 
 
+class FailingCall:
+    """A call of the system that fails the n-th time."""
+
+    def __init__(self, name: str, number: int, reason: int) -> None:
+        self.num_calls = 0
+        self._original, self._number, self._reason = getattr(os, name), number, reason
+
+    def __call__(self, *arguments, **keywords):
+        self.num_calls += 1
+        if self.num_calls == self._number:
+            raise OSError(self._reason, os.strerror(self._reason))
+        return self._original(*arguments, **keywords)
+
+
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir"])
-@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
-def test_any_call_that_fails_while_collecting_costs_nothing_finished(
-    tmp_path, monkeypatch, capsys, call, reason
-):
-    """Such calls fail by themselves on a network disk, or beyond a quota: each in turn, until none is left."""
+def test_any_call_that_fails_while_collecting_costs_nothing_finished(tmp_path, monkeypatch, capsys, call):
+    """Beyond a quota, or on a network disk, such calls fail by themselves: each in turn."""
     words = [f"task={toy_tasks.POINT}", "episodes=6", "num_envs=2", "policy=random", "env.action_repeat=1"]
     assert main(["collect", *words, f"dataset={tmp_path / 'whole'}"]) == 0
     expected, number = episodes_of(tmp_path / "whole"), 0
-    original = getattr(os, call)
     while True:
-        number, data, num_calls = number + 1, tmp_path / f"data-{number}", 0
-
-        def failing(*arguments, **keywords):
-            nonlocal num_calls
-            if str(arguments[0]).startswith("/proc"):
-                return original(*arguments, **keywords)
-            num_calls += 1
-            if num_calls == number:
-                raise OSError(reason, os.strerror(reason))
-            return original(*arguments, **keywords)
-
+        number += 1
+        data = tmp_path / f"data-{number}"
+        failing = FailingCall(call, number, (errno.ENOSPC, errno.EROFS)[number % 2])
         capsys.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(os, call, failing)
             code = main(["collect", *words, f"dataset={data}"])
-        if num_calls < number:
+        if failing.num_calls < number:
             break
+        if code == 0:  # somebody does without: a library without its cache
+            assert episodes_of(data) == expected
+            continue
         printed = capsys.readouterr().err
         assert code == 2, printed
         assert re.fullmatch(r"worldmodel: [^\n]+\n", printed), printed
         assert re.search("space|permissions", printed), printed
-        assert str(data) in printed, printed
+        assert str(data) in printed
         there = episodes_of(data)
         assert main(["collect", *words, f"dataset={data}"]) == 0
         assert there.items() <= expected.items()
         assert episodes_of(data) == expected
     assert code == 0
-    assert number > 1 or call == "replace"
+    assert number > 2

@@ -6,6 +6,7 @@ torch or MuJoCo that a fork would share. A killed fork leaves it as it was.
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,25 @@ def command(*arguments: str) -> int:
     from worldmodel.apps.cli import main
 
     return main(arguments)
+
+
+def command_killed_at(number: int, *arguments: str) -> int:
+    """The command line, killed before the n-th call that changes the disk: no such moment escapes by luck."""
+    num_calls = 0
+
+    def fatal(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **keywords)
+
+        return call
+
+    for name in ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink"):
+        setattr(os, name, fatal(getattr(os, name)))
+    return command(*arguments)
 
 
 def _begin(log: Path, work: Callable[..., Any], *arguments: Any) -> None:

@@ -71,7 +71,10 @@ class _Board:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        # TensorBoard reads files in the order of their names, which a clock that is set back must not change.
+        numbers = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.[0-9]*")]
+        number = max([int(time.time()), *(number + 1 for number in numbers)])
+        name = f"events.out.tfevents.{number:010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = (directory / name).open("xb")
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
