@@ -11,6 +11,7 @@ from gymnasium import spaces
 from envs.errors import EnvError, InvalidActionError
 
 _OBSERVATION_KEYS = ("state", "pixels")
+LARGEST = float(np.finfo(np.float32).max)  # of any number that is recorded
 
 
 def check_arguments(

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.utils import rescale_box
 
+from envs.arguments import LARGEST
 from envs.batch_task import BatchTask
 from envs.errors import EnvError, InvalidActionError, SimulationError
 from envs.live_physics import LivePhysics
@@ -192,10 +193,11 @@ class BatchTaskVectorEnv(TaskVectorEnv):
             readings = self._physics.step(controls, indices)
             with np.errstate(all="ignore"):  # a diverged simulation may hold any numbers
                 reward = self._batch_task.reward(readings)
-            has_diverged |= active & (readings.diverged | ~np.isfinite(reward))
+            has_diverged |= active & readings.diverged
             np.add(rewards, reward, out=rewards, where=active)
             self._num_env_steps += active
             active &= ~self._is_over()
+        has_diverged |= ~(np.abs(rewards) <= LARGEST)  # also NaN
         if readings is not None and "state" in self._observation:
             with np.errstate(all="ignore"):
                 states = self._batch_task.observe(readings).astype(np.float32)

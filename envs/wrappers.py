@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.arguments import check_arguments, checked_action
+from envs.arguments import LARGEST, check_arguments, checked_action
 from envs.episode_goal import EpisodeGoal
 from envs.errors import EnvError, SimulationError
 from envs.loaded_task import LoadedTask
@@ -183,7 +183,7 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
             if terminated or truncated:
                 break
         observation = self.observation_now(state, agent_step)
-        if not math.isfinite(total_reward):
+        if not abs(total_reward) <= LARGEST:
             raise self._diverged(agent_step, f"the reward is {total_reward}")
         if not (terminated or truncated):
             self._agent_step = agent_step

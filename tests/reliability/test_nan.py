@@ -84,13 +84,13 @@ def test_a_gradient_that_is_none_does_not_reach_the_weights(tiny_model, bad):
     from made_linear import linear_batch
 
     trainer = ReturnTrainer(tiny_model(), TrainerSettings(), seed=0)
-    trainer.update(linear_batch(4, seed=0))
+    trainer.update(linear_batch(trainer.window, seed=0))
     before = {name: value.clone() for name, value in trainer_tensors(trainer).items()}
     with torch.no_grad():
         next(trainer.model.encoder.parameters()).flatten()[0] = bad
     broken = {name: value.clone() for name, value in trainer_tensors(trainer).items()}
     with pytest.raises(DivergenceError, match="last checkpoint is still sound"):
-        trainer.update(linear_batch(4, seed=1))
+        trainer.update(linear_batch(trainer.window, seed=1))
     after = trainer_tensors(trainer)
     changed = [
         name
