@@ -264,4 +264,4 @@ def test_what_a_machine_refuses_is_told_with_its_remedy(tmp_path, refused, monke
 
     monkeypatch.setattr("worldmodel.apps.datasets.look.info", refuse)
     line = refused("data", "info", f"dataset={tmp_path}")
-    assert line == f"worldmodel: What it says (a/file): {expected}, then try again\n"
+    assert line == f"worldmodel: a/file: What it says: {expected}, then try again\n"

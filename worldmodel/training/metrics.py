@@ -77,10 +77,11 @@ class _Board:
         name = f"events.out.tfevents.{number:010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = (directory / name).open("xb")
         self._records = RecordWriter(self._file)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, step: int, metrics: Mapping[str, int | float]) -> None:
         """Numbers of one moment. Errors: `OSError`."""
+        if not self._file.tell():
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
