@@ -72,10 +72,20 @@ def continuation_errors(
     return F.binary_cross_entropy_with_logits(logits, (~terminated).to(logits.dtype), reduction="none")
 
 
+def moved_scale(scale: Float[Tensor, ""], values: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """A running unit of values, moved on by their range: from the 5 % to the 95 % quantile, at least 1.
+
+    NaN is no value; where there are no others, the unit stays.
+    """
+    low, high = torch.nanquantile(values, torch.tensor([0.05, 0.95], device=values.device))
+    spread = (high - low).clamp(min=1.0)
+    return scale.lerp(spread.where(~spread.isnan(), scale), 0.01)
+
+
 def policy_errors(
     q: Float[Tensor, "q batch horizon"],
     log_prob: Float[Tensor, "batch horizon"],
-    value_scale: float | Float[Tensor, ""],
+    value_scale: float | Float[Tensor, ""] | Float[Tensor, "batch 1"],
     entropy_coefficient: float,
 ) -> Float[Tensor, "batch horizon"]:
     """Negative of the scaled value plus an entropy bonus (TD-MPC2, eq. 4)."""
