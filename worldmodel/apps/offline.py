@@ -33,10 +33,10 @@ class OfflineTraining(Training):
         checkpoint: Checkpoint | None,
         processes: Processes = ALONE,
     ) -> None:
-        super().__init__(run_dir, config, checkpoint, processes)
-        self.dataset = open_offline(config, processes)
         paths = config["datasets"] or [config["dataset"]]
         check_shares(config["training"]["batch_size"], len(paths), processes.count)
+        super().__init__(run_dir, config, checkpoint, processes)
+        self.dataset = open_offline(config, processes)
         datasets = self.dataset.datasets if isinstance(self.dataset, TaskDatasets) else [self.dataset]
         observes = self.trainer.model.size.observes
         for task, (path, dataset, env) in enumerate(zip(paths, datasets, self.envs, strict=True)):

@@ -26,7 +26,7 @@ def check_training(config: dict[str, Any]) -> None:
 
 def check_shares(batch_size: int, num_tasks: int, num_processes: int) -> None:
     """Each update learns as much of each task, in each process. Errors: `ConfigError`."""
-    if batch_size % (least := num_tasks * num_processes):
+    if num_tasks > 1 and batch_size % (least := num_tasks * num_processes):
         among = f"{num_tasks} tasks" + (f" and {num_processes} processes" if num_processes > 1 else "")
         nearest = max(1, round(batch_size / least)) * least
         raise ConfigError(
