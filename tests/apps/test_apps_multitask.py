@@ -83,7 +83,8 @@ def test_one_task_is_named_and_one_that_it_learned(run_dir, refused):
     )
     told = refused("control", f"checkpoint={run_dir}", "task=Plain-v0")
     assert "task=Plain-v0" in told
-    assert f"(did you mean Plane-v0?). They are {known}" in told
+    assert "(did you mean Plane-v0" in told
+    assert f"They are {known}" in told
     for verb in ("imagine", "serve", "surprise", "probe"):
         further = ["dataset=none"] if verb == "probe" else []
         assert "name one with task=" in refused(verb, f"checkpoint={run_dir}", *further)

@@ -132,20 +132,13 @@ def _for_one_task(
     path, several = checkpoint.path, checkpoint.model
     assert isinstance(several, WorldModel)
     names, typed, datasets = (
-        checkpoint.info.get("tasks", []),
-        config.get("tasks", []),
-        config.get("datasets", []),
+        list(map(str, told)) if isinstance(told, list) else []
+        for told in (checkpoint.info.get("tasks"), config.get("tasks"), config.get("datasets"))
     )
-    for told in (names, typed, datasets):
-        count = len(several.size.tasks)
-        if (
-            not isinstance(told, list)
-            or len(told) != count
-            or not all(isinstance(name, str) for name in told)
-        ):
-            raise CheckpointError(
-                f"{path} does not say how it was trained: it names other than {count} tasks"
-            )
+    if {len(names), len(typed), len(datasets)} != {len(several.size.tasks)}:
+        raise CheckpointError(
+            f"{path} does not name each of the {len(several.size.tasks)} tasks that its model is of"
+        )
     known = ", ".join(names)
     if task is None:
         raise CheckpointError(f"{path} was trained on several tasks: name one with task=. They are {known}")
