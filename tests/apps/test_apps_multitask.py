@@ -121,7 +121,10 @@ def test_it_goes_on_to_the_bit(datasets, run_dir, tmp_path):
         (["env.action_repeat=2"], "action_repeat 1, not 2; give env.action_repeat=1"),
         (["model.predicts_return=false"], "predicts_return=false: of several tasks it must be true"),
         (["env.observe=[pixels]", "model.observes=[pixels]"], "observes=[pixels]"),
-        (["training.jepa_coefficient=1.0"], "several tasks learns returns alone"),
+        (
+            ["experiment=reward_jepa", "compile=false"],
+            "predicts_action=true: of several tasks it must be false",
+        ),
     ],
 )
 def test_a_mistake_is_told_and_leaves_nothing(datasets, tmp_path, refused, overrides, expected):
