@@ -86,11 +86,12 @@ def test_each_task_has_its_own_unit_of_values(make):
 
 
 def test_a_unit_of_values_follows_their_range_and_stays_where_there_are_none():
-    values = torch.cat([torch.linspace(0, 100, 101), torch.full((50,), torch.nan)])
-    scale = torch.tensor(10.0)
-    torch.testing.assert_close(losses.moved_scale(scale, values), torch.tensor(10 + 0.01 * 80))
-    assert losses.moved_scale(scale, torch.full((5,), torch.nan)) == scale
-    assert losses.moved_scale(torch.tensor(1.0), torch.zeros(5)) == 1
+    values = torch.cat([torch.linspace(0, 100, 101), torch.zeros(50)])
+    task = torch.tensor([1] * 101 + [2] * 50)
+    moved = losses.moved_scale(torch.tensor([7.0, 10.0, 1.0]), values, task)
+    torch.testing.assert_close(moved, torch.tensor([7.0, 10 + 0.01 * 80, 1.0]))
+    alone = losses.moved_scale(torch.tensor(10.0), values[:101])
+    assert torch.equal(alone, moved[1])
 
 
 def test_a_batch_of_one_task_moves_the_unit_of_that_alone(make):

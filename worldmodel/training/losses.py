@@ -4,7 +4,7 @@ B windows, H steps, E Q heads. Each takes per-step errors to one number by `weig
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -72,12 +72,20 @@ def continuation_errors(
     return F.binary_cross_entropy_with_logits(logits, (~terminated).to(logits.dtype), reduction="none")
 
 
-def moved_scale(scale: Float[Tensor, ""], values: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+def moved_scale(
+    scale: Float[Tensor, "*task"],
+    values: Float[Tensor, " batch"],
+    task: Int64[Tensor, " batch"] | None = None,
+) -> Float[Tensor, "*task"]:
     """A running unit of values, moved on by their range: from the 5 % to the 95 % quantile, at least 1.
 
-    NaN is no value; where there are no others, the unit stays.
+    Of several tasks each has its own, which stays where no value is of it.
     """
-    low, high = torch.nanquantile(values, torch.tensor([0.05, 0.95], device=values.device))
+    if task is not None:
+        tasks = torch.arange(len(scale), device=task.device)[:, None]
+        values = values.where(task == tasks, torch.nan)
+    quantiles = torch.tensor([0.05, 0.95], device=values.device)
+    low, high = torch.nanquantile(values, quantiles, dim=-1)
     spread = (high - low).clamp(min=1.0)
     return scale.lerp(spread.where(~spread.isnan(), scale), 0.01)
 

@@ -166,25 +166,16 @@ def policy_loss(
 ) -> tuple[Tensor, Metrics, Tensor]:
     """Loss of the policy in latents (B, H, D) (TD-MPC2, eq. 4); its parts; the value scale, moved on.
 
-    `valid` (B, H) marks real steps; `noise` (B, H, A) is standard normal. Of several tasks, each has a scale
-    of its own: `value_scale` (T,), and `task` (B,) says which.
+    `valid` (B, H) marks real steps; `noise` (B, H, A) is standard normal; of several tasks, `task` (B,) says
+    which of the scales (T,) is a window's.
     """
     action, log_prob = model.policy.sample(latent, noise)
     q = model.q_values(latent, action)
     with torch.no_grad():
         values = processes.gathered(q.mean(0)[:, 0])
         # Divides the value, so that the entropy bonus means the same for every task.
-        if task is None:
-            scale = unit = losses.moved_scale(value_scale, values)
-        else:
-            tasks = processes.gathered(task)
-            scale = torch.stack(
-                [
-                    losses.moved_scale(value_scale[index], values.where(tasks == index, torch.nan))
-                    for index in range(len(value_scale))
-                ]
-            )
-            unit = scale[task][:, None]
+        scale = losses.moved_scale(value_scale, values, None if task is None else processes.gathered(task))
+        unit = scale if task is None else scale[task][:, None]
     errors = losses.policy_errors(q, log_prob, unit, settings.entropy_coefficient)
     weights = losses.step_weights(valid, settings.rho)
     loss = losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
