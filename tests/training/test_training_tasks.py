@@ -155,6 +155,7 @@ import torch
 from made_linear import two_tasks
 from worldmodel.model import TaskSize, WorldModel, WorldModelSize
 from worldmodel.training import ReturnTrainer, TrainerSettings, objectives
+from worldmodel.training.policy_objective import policy_loss
 
 tasks = [TaskSize(state_dim=3, action_dim=2), TaskSize(state_dim=1, action_dim=1)]
 torch.manual_seed(0)
@@ -164,7 +165,7 @@ trainer = ReturnTrainer(model, settings, seed=0)
 batch, noise = two_tasks().sample(16, trainer.window, np.random.default_rng(0)), torch.randn(16, 2, 2)
 found = []
 for made in (lambda function: function, torch.compile(backend="aot_eager", fullgraph=True)):
-    world, policy = (made(each) for each in (objectives.world_loss, objectives.policy_loss))
+    world, policy = (made(each) for each in (objectives.world_loss, policy_loss))
     heads = {"target_q": trainer.target_q, "heads": torch.arange(2)}
     loss, _, latent = world(model, settings, batch, noise=noise, **heads)
     scale, task = torch.tensor([1.0, 5.0]), batch.observation["task"][:, 0]

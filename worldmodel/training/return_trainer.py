@@ -11,6 +11,7 @@ from worldmodel.data import Batch
 from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import objectives
+from worldmodel.training.policy_objective import policy_loss
 from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
@@ -55,7 +56,7 @@ class ReturnTrainer(Trainer):
             "policy_optimizer": self.policy_optimizer,
         }
         self.targets["target_q"] = self.target_q
-        self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
+        self._world_loss, self._policy_loss = objectives.world_loss, policy_loss
 
     @property
     def window(self) -> int:
@@ -65,7 +66,7 @@ class ReturnTrainer(Trainer):
     def accelerate(self, acceleration: Acceleration) -> None:
         """Compute the losses so: the same, to rounding."""
         self._world_loss = self._accelerated(acceleration, objectives.world_loss)
-        self._policy_loss = self._accelerated(acceleration, objectives.policy_loss)
+        self._policy_loss = self._accelerated(acceleration, policy_loss)
 
     @property
     def value_scale(self) -> float | list[float]:
