@@ -88,6 +88,7 @@ OFFLINE = ("num_updates=3", "eval_every=3", "eval_episodes=1", "training.batch_s
 SHORT = {
     "train": ONLINE,
     "train dataset=": OFFLINE,
+    "train datasets=": OFFLINE,
     "train resume=": ("env_steps=800", "eval_episodes=1"),
     "control": ACT,
     "control alarm=": ("episodes=1", "video=false", *FEW),

@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE, MORTAL = (
+POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE, MORTAL, PLANE = (
     f"toy_tasks:{name}-v0"
-    for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile", "Mortal")
+    for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile", "Mortal", "Plane")
 )
 POINT_STEPS = 20
 # What `tiny()` adds to a command: a run of a few seconds.
@@ -93,6 +93,26 @@ class Point(gymnasium.Env):
         column = int(np.clip(30 + 14 * self.state[0], 2, 57))
         image[28:32, column - 2 : column + 3] = (220, 60, 40)
         return image
+
+
+class Plane(Point):
+    """Two points at once, each with an action of its own; paid for the worse of both."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (4,))
+
+    def reset(self, *, seed=None, options=None):
+        gymnasium.Env.reset(self, seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 4).astype(np.float32)
+        return self.state.copy(), {}
+
+    def step(self, action):
+        position, velocity = np.split(self.state, 2)
+        velocity = 0.9 * velocity + 0.3 * np.asarray(action)
+        self.state = np.concatenate([position + 0.1 * velocity, velocity]).astype(np.float32)
+        return self.state.copy(), 1.0 - float(np.abs(self.state[:2]).max()), False, False, {}
 
 
 class Broken(Point):
@@ -209,6 +229,7 @@ class Count(gymnasium.Env):
 
 
 gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=POINT_STEPS)
+gymnasium.register("Plane-v0", entry_point=Plane, max_episode_steps=POINT_STEPS)
 gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEPS)
 gymnasium.register("Fragile-v0", entry_point=Fragile, max_episode_steps=POINT_STEPS)
 gymnasium.register("Mortal-v0", entry_point=Mortal, max_episode_steps=POINT_STEPS)

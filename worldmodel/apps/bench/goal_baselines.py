@@ -12,7 +12,7 @@ from worldmodel.apps.build import build_env
 from worldmodel.apps.config import positive
 from worldmodel.apps.goals import Goals
 from worldmodel.apps.memory import Memory, Observation, to_tensors
-from worldmodel.apps.train import check_dataset
+from worldmodel.apps.offline import check_dataset
 from worldmodel.apps.trained import TrainedRun
 from worldmodel.data import EpisodeDataset
 from worldmodel.errors import ConfigError, DatasetError
