@@ -157,7 +157,7 @@ def test_a_run_learns_from_workers_that_are_killed_and_goes_on_without_them(tmp_
     assert len(EpisodeDataset.open(run_dir / "dataset")) > len(dataset)
 
 
-def test_an_actor_fetches_weights_that_are_too_old_and_no_others(point_run):
+def test_a_worker_fetches_weights_that_are_too_old_and_no_others(point_run):
     from worldmodel.apps.cluster.explorers import ActingWorker, Stretch, as_json, packed_weights, told
 
     config, run = json.loads((point_run / "config.json").read_text()), load_checkpoint(point_run)

@@ -1,4 +1,4 @@
-"""Experience from actors on a Ray cluster, beside a learner that waits for none of them."""
+"""Experience from workers on a Ray cluster, beside a learner that waits for none of them."""
 
 import math
 import queue
@@ -25,10 +25,10 @@ _RECENT = 100  # stretches that metrics are about
 
 
 class RayExperience:
-    """Actors act all the time: a thread for each asks for stretch after stretch, a queue holds what came.
+    """Workers act all the time: a thread for each asks for stretch after stretch, a queue holds what came.
 
-    The learner says how to act and publishes weights; an actor pauses only where the run would get more than
-    `max_ahead` agent steps ahead of the updates, or beyond its end. An actor that dies is made again by Ray,
+    The learner says how to act and publishes weights; a worker pauses only where the run would get more than
+    `max_ahead` agent steps ahead of the updates, or beyond its end. A worker that dies is made again by Ray,
     and its stretch repeated from another start: what is lost is the episode it was in.
 
     - `config`: that of `configs/train.yaml` as plain values.
@@ -53,13 +53,13 @@ class RayExperience:
         num_workers = self._cluster.enter_context(connected(config["ray_address"], config["num_workers"]))
         self._publish()
         facts = told(config, trainer.model, trainer.settings.discount)
-        worker = ray.remote(ActingWorker)
-        worker = worker.options(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)
-        self._actors = [worker.remote(facts) for _ in range(num_workers)]
+        kind = ray.remote(ActingWorker)
+        kind = kind.options(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)
+        self._workers = [kind.remote(facts) for _ in range(num_workers)]
         seeds = [[config["seed"], num_episodes, index] for index in range(num_workers)]
         self._threads = [
-            threading.Thread(target=self._keep_asking, args=(actor, seed), daemon=True)
-            for actor, seed in zip(self._actors, seeds, strict=True)
+            threading.Thread(target=self._keep_asking, args=(worker, seed), daemon=True)
+            for worker, seed in zip(self._workers, seeds, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -106,15 +106,15 @@ class RayExperience:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         found = self._taken(waits=False, is_over=True)
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers.clear()
         self._threads.clear()
         self._cluster.close()
         return found
 
     def _publish(self) -> None:
-        """Put weights where actors fetch them."""
+        """Put weights where workers fetch them."""
         weights = ray.put(packed_weights(self._trainer.model))
         with self._change:
             self._version, self._weights = self._version + 1, weights
@@ -139,8 +139,8 @@ class RayExperience:
             self._acted_cpu_s += stretch.cpu_seconds
             self._num_handed += self._stretch
 
-    def _keep_asking(self, actor: Any, seed: list[int]) -> None:
-        """One actor's thread."""
+    def _keep_asking(self, worker: Any, seed: list[int]) -> None:
+        """One worker's thread."""
         try:
             for turn in count():
                 with self._change:
@@ -149,9 +149,9 @@ class RayExperience:
                         return
                     assert self._how is not None
                     self._num_on_way += self._stretch
-                    # In a list a reference stays one: the actor fetches what it is to, if it has to.
+                    # In a list a reference stays one: the worker fetches what it is to, if it has to.
                     order = (as_json(self._how), self._version, [self._weights], [*seed, turn])
-                self._arrived.put(Stretch(ray.get(actor.explore.remote(*order))))
+                self._arrived.put(Stretch(ray.get(worker.explore.remote(*order))))
         except RayTaskError as error:
             self._arrived.put(error.cause)
         except RayError:

@@ -1,4 +1,4 @@
-"""Actors that act for experience, each in its own environments, with weights that it fetches by version."""
+"""Workers that act for experience, each in its own environments, with weights fetched by version."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from worldmodel.remote.codec import pack, unpack
 from worldmodel.training import make_model
 from worldmodel.training.trainer_state import on_cpu
 
-# Of a training run's configuration: what an actor needs.
+# Of a training run's configuration: what a worker needs.
 _NEEDED = ("task", "env", "num_envs", "planner", "max_staleness", "stretch_steps")
 
 
@@ -29,13 +29,13 @@ def packed_weights(model: LatentModel) -> bytes:
 
 
 def told(config: dict[str, Any], model: LatentModel, discount: float) -> str:
-    """All that an actor is told when it is made, as JSON."""
+    """All that a worker is told when it is made, as JSON."""
     needed = {key: config[key] for key in _NEEDED}
     return json.dumps({"config": needed, "size": model.config(), "discount": discount})
 
 
 class ActingWorker:
-    """What such an actor is. Where it dies it is made again with the same `facts`, and begins anew."""
+    """What such a worker is. Where it dies it is made again with the same `facts`, and begins anew."""
 
     def __init__(self, facts: str) -> None:
         self._facts = json.loads(facts)
@@ -104,5 +104,5 @@ class Stretch:
 
 
 def as_json(how: Exploration) -> str:
-    """How to act, as an actor is told."""
+    """How to act, as a worker is told."""
     return json.dumps(asdict(how))
