@@ -23,6 +23,8 @@ from worldmodel.apps.exploration import Exploration
 from worldmodel.data import EpisodeDataset
 from worldmodel.training import load_checkpoint, read_metrics
 
+for switch in (connection.BEYOND_THIS_MACHINE, connection.STATISTICS):
+    os.environ[switch] = "0"  # as for a cluster of our own: Ray looks at them when it is imported
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
 stand_in = test_apps_bench.stand_in
@@ -55,13 +57,8 @@ def free_port() -> int:
 def two_nodes(killed) -> Iterator[str]:
     """The address of a cluster of two nodes with one core each, which this process is connected to."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            connection.BEYOND_THIS_MACHINE: "0",  # as our own clusters are
-            connection.STATISTICS: "0",
-            "RAY_enable_worker_prestart": "0",
-            "RAY_prestart_worker_first_driver": "0",
-        }.items():
-            patch.setenv(name, value)
+        for name in ("RAY_enable_worker_prestart", "RAY_prestart_worker_first_driver"):
+            patch.setenv(name, "0")
         from ray.cluster_utils import Cluster
 
         nodes = Cluster(initialize_head=True, head_node_args=node() | {"include_dashboard": False})
