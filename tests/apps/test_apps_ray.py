@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,12 +19,11 @@ from test_apps_collect import POINT, collect, same
 from worldmodel.apps import cluster
 from worldmodel.apps.bench_learning import bench_learning
 from worldmodel.apps.cli import main
-from worldmodel.apps.cluster import connection
 from worldmodel.apps.exploration import Exploration
 from worldmodel.data import EpisodeDataset
 from worldmodel.training import load_checkpoint, read_metrics
 
-for switch in (connection.BEYOND_THIS_MACHINE, connection.STATISTICS):
+for switch in (cluster.BEYOND_THIS_MACHINE, cluster.STATISTICS):
     os.environ[switch] = "0"  # as for a cluster of our own: Ray looks at them when it is imported
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
@@ -235,6 +235,21 @@ def test_runs_of_a_learning_bench_are_those_that_are_made_here(stand_in, tmp_pat
 def test_a_place_that_is_none_is_told(tmp_path, refused, overrides, told):
     assert told in refused("collect", f"dataset={tmp_path / 'a'}", *POINT, *overrides)
     assert not (tmp_path / "a").exists()
+
+
+def test_ray_is_imported_by_those_who_ask_for_it_once_its_switches_are_set():
+    code = """
+import os, sys
+import worldmodel.apps.bench.planners, worldmodel.apps.bench_learning, worldmodel.apps.collect
+import worldmodel.apps.train
+from worldmodel.apps.launcher import check_place
+check_place("collector", "ray", None)
+assert "ray" not in sys.modules
+assert {os.environ[name] for name in sys.argv[1:]} == {"0"}
+"""
+    switches = (cluster.STATISTICS, cluster.BEYOND_THIS_MACHINE)
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
+    subprocess.run([sys.executable, "-c", code, *switches], env=environment, check=True)
 
 
 def test_where_ray_is_missing_the_way_to_it_is_told(tmp_path, refused, monkeypatch):

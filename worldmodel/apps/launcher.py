@@ -82,9 +82,9 @@ def check_place(key: str, place: str, ray_address: str | None) -> None:
             f"{key}={place}: there is no such {key}{closest(place, LAUNCHERS)}. Known: {', '.join(LAUNCHERS)}"
         )
     if place == "ray":
-        from worldmodel.apps.cluster import check_cluster
+        from worldmodel.apps.cluster import prepare
 
-        check_cluster(ray_address)
+        prepare(ray_address)
     elif ray_address is not None:
         raise ConfigError(f"ray_address={ray_address} belongs to {key}=ray: add that, or leave it out")
 

@@ -1,18 +1,13 @@
 """A Ray cluster for as long as it is needed: one that runs, or one of our own on this machine."""
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worldmodel.apps.cluster import check_cluster
+from worldmodel.apps.cluster import prepare
 from worldmodel.errors import RunError, one_line
-
-# Ray's own switches, read when it is imported. The second keeps a cluster to the loopback interface: it is
-# made for macOS and Windows, where firewalls ask, and works on Linux as well.
-STATISTICS, BEYOND_THIS_MACHINE = "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextmanager
@@ -23,10 +18,7 @@ def connected(address: str | None, num_workers: int) -> Iterator[int]:
     Where the program has connected Ray already, that cluster is used, and stays.
     Errors: `ConfigError` where Ray is missing, `RunError` where the cluster cannot be reached.
     """
-    check_cluster(address)
-    os.environ.setdefault(STATISTICS, "0")
-    if address is None:
-        os.environ.setdefault(BEYOND_THIS_MACHINE, "0")
+    prepare(address)
     import ray
 
     is_ours = not ray.is_initialized()
