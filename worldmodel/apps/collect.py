@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -239,7 +239,7 @@ def _played(collection: Collection, store: EpisodeStore, done: set[int]) -> Iter
             yield from _recorded(collection, store, group, numbers)
         return
     # A worker on another machine sees another disk: what it plays is sent, and written here.
-    work = _send if launch.is_ray else _work
+    work: Callable[..., Any] = _send if launch.is_ray else _work
     try:
         with launch.workers(_begin_work, (config, not launch.is_ray)) as workers:
             # A few ahead: there may be millions.
