@@ -33,6 +33,10 @@ class OfflineTraining(Training):
         checkpoint: Checkpoint | None,
         processes: Processes = ALONE,
     ) -> None:
+        if config["collector"] != "local":
+            raise ConfigError(
+                f"collector={config['collector']} is for acting: leave it out, or leave out dataset="
+            )
         paths = config["datasets"] or [config["dataset"]]
         check_shares(config["training"]["batch_size"], len(paths), processes.count)
         super().__init__(run_dir, config, checkpoint, processes)

@@ -23,6 +23,7 @@ CONFIG_FILE = "config.json"
 CHANGEABLE = {
     "run_dir", "resume", "device", "compile", "precision", "num_threads", "env_steps", "num_updates",
     "eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints",
+    "collector", "num_workers", "ray_address", "publish_every", "max_staleness", "stretch_steps", "max_ahead",
 }  # fmt: skip
 
 
