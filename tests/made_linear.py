@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worldmodel.data import Batch, Episode, EpisodeDataset
+from worldmodel.data import Batch, Episode, EpisodeDataset, TaskDatasets
 
 # A damped rotation, pushed by the two actions.
 TURN = np.array([[0.9, 0.3, 0.0], [-0.3, 0.9, 0.0], [0.0, 0.0, 0.8]])
@@ -39,3 +39,28 @@ def linear_batch(window: int, batch_size: int = 16, *, seed: int = 0) -> Batch:
     batch = linear_dataset(num_steps=6).sample(batch_size, window, np.random.default_rng(seed))
     assert window == 1 or not batch.valid.all()
     return batch
+
+
+def reach_episode(seed: int, num_steps: int = 20) -> Episode:
+    """Another task, of other sizes: one number, moved by one action; paid a hundredfold for being near 0."""
+    chance = np.random.default_rng([1, seed])
+    actions = chance.uniform(-1, 1, size=(num_steps, 1))
+    states = [chance.normal(size=1)]
+    for action in actions:
+        states.append(0.8 * states[-1] + 0.5 * action)
+    rewards = -100 * np.abs(np.array(states)[:-1, 0])
+    return Episode(
+        observation={"state": np.array(states, dtype=np.float32)},
+        action=actions.astype(np.float32),
+        reward=rewards.astype(np.float32),
+        terminated=False,
+        truncated=True,
+    )
+
+
+def two_tasks(num_episodes: int = 5, **kwargs) -> TaskDatasets:
+    """A linear system of three numbers and two actions, and one of one and one."""
+    reach = EpisodeDataset()
+    for seed in range(num_episodes):
+        reach.append(reach_episode(seed, **kwargs))
+    return TaskDatasets([linear_dataset(num_episodes, **kwargs), reach])

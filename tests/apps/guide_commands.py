@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Words that a line of a shell begins with; a block without any of them is a drawing.
-SHELL = ("worldmodel", "torchrun", "make", "pip", "curl", "export")
+SHELL = ("worldmodel", "torchrun", "make", "pip", "curl", "export", "ray")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ OFFLINE = ("num_updates=3", "eval_every=3", "eval_episodes=1", "training.batch_s
 SHORT = {
     "train": ONLINE,
     "train dataset=": OFFLINE,
+    "train datasets=": OFFLINE,
+    "train collector=": (*ONLINE, "num_workers=1"),
     "train resume=": ("env_steps=800", "eval_episodes=1"),
     "control": ACT,
     "control alarm=": ("episodes=1", "video=false", *FEW),
@@ -128,6 +130,7 @@ SHORT = {
     "bench learning report=": ("tasks=[cartpole-balance]",),
     "bench goals": ("episodes=2", "agents=[planner,random]", *FEW),
     "bench realtime": ("periods_ms=[60]", "episodes=1", "checkpoint=pretrained/cartpole-swingup"),
+    "bench scaling": (*("workers=[1]", "kinds=[collect]", "episodes=4", "num_envs=1", "repeats=1"),),
     "bench serve": ("clients=[1,2]", "seconds=0.2"),
 }
 PRESET = "'tiny " + " ".join((*ONLINE, "max_random_steps=20", "checkpoint_every=600", "eval_every=600")) + "'"
@@ -138,7 +141,7 @@ def shortened(words: list[str]) -> list[str]:
     verb = next((key for key in (" ".join(words[:2]), words[0]) if key in SHORT), None)
     if verb is None:
         return [word.replace("return>500", "return>=0") for word in words]
-    words = words[len(verb.split()) :]
+    words = [word for word in words[len(verb.split()) :] if word != "ray_address=auto"]  # which readers have
     kinds = [key for key in SHORT if key.startswith(f"{verb} ") and " " not in key.removeprefix(f"{verb} ")]
     fitting = [key for key in kinds if any(word.startswith(key.removeprefix(f"{verb} ")) for word in words)]
     short = [word.replace("{preset}", f'"{PRESET}"') for word in SHORT[fitting[0] if fitting else verb]]

@@ -71,6 +71,8 @@ def settings(output: Path, **changes) -> dict:
         "presets": ["demo"],
         "episodes": 1,
         "num_workers": 0,
+        "launcher": "local",
+        "ray_address": None,
         "output": str(output),
         "reference": None,
         "report": False,

@@ -20,7 +20,7 @@ from PIL import Image
 
 import envs
 from worldmodel.apps.cli import main
-from worldmodel.apps.config import compose_config
+from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.verbs import VERBS
 
 BLOCKS = {page: blocks(page) for page in PAGES}
@@ -34,7 +34,7 @@ RUN_ELSEWHERE = {
 LAYOUTS = {
     "architecture.md": 3,
     "datasets.md": 1,
-    "distributed.md": 1,
+    "distributed.md": 3,
     "serving.md": 1,
 }  # figures, a folder, another's client
 
@@ -72,7 +72,7 @@ def test_every_command_is_one(command):
         assert words[1] == "install"
         assert set(re.findall(r"\[([\w-]+)\]", " ".join(words[2:]))) <= extras.keys()
     else:
-        assert words[0] in ("curl", "export", "torchrun")
+        assert words[0] in ("curl", "export", "torchrun", "ray")
 
 
 @pytest.mark.parametrize("name", RUN_ELSEWHERE)
@@ -217,6 +217,28 @@ def run_page(page: Path, made: Path, folder: Path) -> None:
         for block in BLOCKS[page]:
             if not isinstance(block, Drawing) and not is_sketch(block):
                 reader.do(block)
+
+
+def test_the_jobs_of_an_array_are_commands_that_begin_runs_and_go_on_with_them(tmp_path):
+    page = ROOT / "docs" / "distributed.md"
+    (script,) = [b.text for b in BLOCKS[page] if isinstance(b, Drawing) and "#SBATCH" in b.text]
+    script = f'srun() {{ printf "%s\\n" "$@"; }}\n{script}'
+
+    def job(number: int) -> dict:
+        environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(number)}
+        done = subprocess.run(
+            ["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        program, verb, *overrides = done.stdout.split()
+        assert (program, verb) == ("worldmodel", "train")
+        return to_dict(compose_config("train", overrides))
+
+    first, last = job(0), job(5)
+    assert (first["task"], first["seed"], first["resume"]) == ("cartpole-swingup", 0, False)
+    assert (last["task"], last["seed"], last["run_dir"]) == ("walker-walk", 2, "runs/walker-walk/seed-2")
+    (tmp_path / last["run_dir"]).mkdir(parents=True)
+    (tmp_path / last["run_dir"] / "config.json").touch()
+    assert (job(5)["resume"], job(5)["run_dir"]) == (True, last["run_dir"])
 
 
 def test_the_format_of_the_contributors_page_is_read_back_to_the_bit(tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 
 from planners import PlannerError
 from worldmodel.apps.cli import main
-from worldmodel.apps.train import exploration_std, make_training
+from worldmodel.apps.online import exploration_std
+from worldmodel.apps.train import make_training
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import DivergenceError
 from worldmodel.training import find_checkpoint, load_checkpoint, read_metrics

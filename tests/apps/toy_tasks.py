@@ -1,5 +1,6 @@
 """Tiny Gymnasium tasks; `task=toy_tasks:Point-v0` registers them in any process that finds this file."""
 
+import contextlib
 import os
 import signal
 import time
@@ -9,9 +10,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE, MORTAL = (
+POINT, COUNT, BROKEN, UNBOUNDED, BARREN, FRAGILE, MORTAL, PLANE, DOOMED = (
     f"toy_tasks:{name}-v0"
-    for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile", "Mortal")
+    for name in ("Point", "Count", "Broken", "Unbounded", "Barren", "Fragile", "Mortal", "Plane", "Doomed")
 )
 POINT_STEPS = 20
 # What `tiny()` adds to a command: a run of a few seconds.
@@ -60,6 +61,14 @@ def kill_itself(observation, generator):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_itself_once(observation, generator):
+    """The same in the first process that comes here, of all that see the file $TOY_KILLED."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(os.environ["TOY_KILLED"], os.O_CREAT | os.O_EXCL))
+        kill_itself(observation, generator)
+    return push_back(observation, generator)
+
+
 def three_actions(observation, generator):
     """Wrong: the point has one."""
     return np.zeros((len(observation["state"]), 3))
@@ -93,6 +102,26 @@ class Point(gymnasium.Env):
         column = int(np.clip(30 + 14 * self.state[0], 2, 57))
         image[28:32, column - 2 : column + 3] = (220, 60, 40)
         return image
+
+
+class Plane(Point):
+    """Two points at once, each with an action of its own; paid for the worse of both."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (4,))
+
+    def reset(self, *, seed=None, options=None):
+        gymnasium.Env.reset(self, seed=seed)
+        self.state = self.np_random.uniform(-1, 1, 4).astype(np.float32)
+        return self.state.copy(), {}
+
+    def step(self, action):
+        position, velocity = np.split(self.state, 2)
+        velocity = 0.9 * velocity + 0.3 * np.asarray(action)
+        self.state = np.concatenate([position + 0.1 * velocity, velocity]).astype(np.float32)
+        return self.state.copy(), 1.0 - float(np.abs(self.state[:2]).max()), False, False, {}
 
 
 class Broken(Point):
@@ -158,6 +187,30 @@ class Mortal(Point):
         return super().step(action)
 
 
+class Doomed(Point):
+    """A point whose process is killed in its second episode, once, unless it is that of $TOY_LEARNER.
+
+    In $TOY_KILLED.ended are the last states of all episodes that ended in other processes.
+    """
+
+    num_episodes = num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.num_episodes, self.num_steps = self.num_episodes + 1, 0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        result = super().step(action)
+        self.num_steps += 1
+        if os.environ["TOY_LEARNER"] != str(os.getpid()):
+            if self.num_episodes == 2 and self.num_steps == 3:
+                kill_itself_once({"state": self.state[None]}, self.np_random)
+            if self.num_steps == POINT_STEPS:
+                with open(f"{os.environ['TOY_KILLED']}.ended", "a") as file:
+                    file.write(f"{self.state.tobytes().hex()}\n")
+        return result
+
+
 class Unbounded(Point):
     """A point with actions that have no bounds."""
 
@@ -209,9 +262,11 @@ class Count(gymnasium.Env):
 
 
 gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=POINT_STEPS)
+gymnasium.register("Plane-v0", entry_point=Plane, max_episode_steps=POINT_STEPS)
 gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=POINT_STEPS)
 gymnasium.register("Fragile-v0", entry_point=Fragile, max_episode_steps=POINT_STEPS)
 gymnasium.register("Mortal-v0", entry_point=Mortal, max_episode_steps=POINT_STEPS)
+gymnasium.register("Doomed-v0", entry_point=Doomed, max_episode_steps=POINT_STEPS)
 gymnasium.register("Unbounded-v0", entry_point=Unbounded, max_episode_steps=POINT_STEPS)
 gymnasium.register("Barren-v0", entry_point=Barren, max_episode_steps=POINT_STEPS)
 gymnasium.register("Count-v0", entry_point=Count)

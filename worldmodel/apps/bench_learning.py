@@ -8,15 +8,17 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import envs
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted
 from worldmodel.apps.control import CONTROL_FILE
+from worldmodel.apps.launcher import Launch
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import check_preset, num_cores, record_start
 from worldmodel.apps.report import AGENTS, preset_dir, run_dirs, write_report
@@ -73,7 +75,10 @@ def overrides_of(preset: str) -> list[str]:
 
 
 class Processes:
-    """Processes under way in several threads, which can be stopped together."""
+    """Processes under way in several threads, which can be stopped together, and end with this one.
+
+    Where it is killed they do not train on: they would be in the way of the same command.
+    """
 
     def __init__(self) -> None:
         self._lock, self._is_stopped = threading.Lock(), False
@@ -93,7 +98,12 @@ class Processes:
             )
             self._running.add(process)
         try:
-            return process.wait()
+            # With a limit Python looks now and then: only so does an interruption by Ray come through.
+            return process.wait(timeout=threading.TIMEOUT_MAX)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
         finally:
             with self._lock:
                 self._running.discard(process)
@@ -144,6 +154,7 @@ def bench_learning(config: dict[str, Any]) -> Path:
 def _check(config: dict[str, Any]) -> None:
     positive(config, "episodes")
     not_negative(config, "num_workers")
+    Launch.of(config)
     tasks, seeds, reference = config["tasks"], config["seeds"], config["reference"]
     presets = config["presets"]
     for name, values in (("tasks", tasks), ("seeds", seeds), ("presets", presets)):
@@ -172,17 +183,33 @@ def _listed(values: Sequence[Any]) -> str:
 
 def _run_all(cells: list[Cell], config: dict[str, Any]) -> None:
     """Run what is missing; what is running when one fails, or when a signal comes, is stopped and saved."""
-    processes = Processes()
-    with (
-        ProgressDisplay("bench learning", len(cells), "runs") as display,
-        ThreadPoolExecutor(config["num_workers"] or num_cores()) as pool,
-    ):
-        try:
-            running = [pool.submit(_run_cell, cell, config, processes) for cell in cells]
-            for done, future in enumerate(as_completed(running), start=1):
-                cell = future.result()
+    missing = [cell for cell in cells if cell.commands(config["episodes"])]
+    with ProgressDisplay("bench learning", len(cells), "runs", done=len(cells) - len(missing)) as display:
+        if not missing:
+            return
+        with _launched(config, display) as run:
+            running = [run(cell) for cell in missing]
+            for done, future in enumerate(as_completed(running), start=len(cells) - len(missing) + 1):
+                try:
+                    cell = future.result()
+                except BrokenExecutor as error:
+                    raise RunError(f"{error}: the same bench command goes on from there") from error
                 display.update(done)
                 display.note(f"finished {cell.directory}")
+
+
+@contextmanager
+def _launched(config: dict[str, Any], display: ProgressDisplay) -> Iterator[Callable[[Cell], Future[Cell]]]:
+    """What starts a cell, here or on a cluster; where the block is left by an error, runs are stopped."""
+    launch, episodes = Launch.of(config), config["episodes"]
+    if launch.is_ray:
+        with launch.workers() as workers:
+            yield lambda cell: workers.submit(_run_cell, _anywhere(cell), episodes)
+        return
+    processes = Processes()
+    with ThreadPoolExecutor(launch.num_workers or num_cores()) as pool:
+        try:
+            yield lambda cell: pool.submit(_run_cell, cell, episodes, processes)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             if num_ending := processes.stop():
@@ -190,11 +217,15 @@ def _run_all(cells: list[Cell], config: dict[str, Any]) -> None:
             raise
 
 
-def _run_cell(cell: Cell, config: dict[str, Any], processes: Processes) -> Cell:
-    commands = cell.commands(config["episodes"])
-    if not commands:
-        return cell
+def _anywhere(cell: Cell) -> Cell:
+    """The same, with a path that means the same in another folder."""
+    return replace(cell, directory=cell.directory.absolute())
+
+
+def _run_cell(cell: Cell, episodes: int, processes: Processes | None = None) -> Cell:
+    processes = processes or Processes()
     cell.directory.parent.mkdir(parents=True, exist_ok=True)
+    commands = cell.commands(episodes)
     log_path = cell.directory.parent / f"{cell.directory.name}.log"
     record_start(
         cell.directory,

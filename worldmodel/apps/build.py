@@ -1,6 +1,7 @@
 """Configuration -> objects: the only place that turns names and numbers into parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.config import closest
 from worldmodel.apps.foresight import Foresight
 from worldmodel.errors import ConfigError
-from worldmodel.model import MAX_IMAGE_SIZE, PRECISIONS, Acceleration, LatentModel, WorldModelSize
+from worldmodel.model import MAX_IMAGE_SIZE, PRECISIONS, Acceleration, LatentModel, TaskSize, WorldModelSize
 from worldmodel.training import ALONE, Processes, Trainer, TrainerSettings, make_model, make_trainer
 
 # Settings come from checkpoints and datasets too, which are anybody's: none asks for all of a machine.
@@ -88,8 +89,22 @@ def action_dim(env: envs.TaskVectorEnv) -> int:
     return int(env.single_action_space.shape[0])
 
 
-def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: int) -> LatentModel:
-    """A fresh world model for an environment's observations and actions; weights depend on `seed` alone."""
+def build_model(
+    model_config: dict[str, Any], env: envs.TaskVectorEnv, *others: envs.TaskVectorEnv, seed: int
+) -> LatentModel:
+    """A fresh world model for an environment's observations and actions; weights depend on `seed` alone.
+
+    With `others` it is one model for the tasks of all.
+    """
+    size = _size_for(model_config, env)
+    if others:
+        size = _size_of_several([size, *(_size_for(model_config, other) for other in others)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make_model(size)
+
+
+def _size_for(model_config: dict[str, Any], env: envs.TaskVectorEnv) -> WorldModelSize:
     space = env.single_observation_space
     assert isinstance(space, spaces.Dict)
     observes = list(model_config.get("observes", ["state"]))
@@ -100,7 +115,7 @@ def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: 
             f"add {', '.join(missing)}: env.observe=[{every}]"
         )
     shapes = {key: entry.shape or () for key, entry in space.spaces.items() if key in observes}
-    size = WorldModelSize(
+    return WorldModelSize(
         state_dim=shapes["state"][0] if "state" in shapes else 0,
         action_dim=action_dim(env),
         predicts_continuation=env.can_terminate and model_config.get("predicts_return", True),
@@ -108,9 +123,20 @@ def build_model(model_config: dict[str, Any], env: envs.TaskVectorEnv, *, seed: 
         **dict[str, Any]({"image_size": shapes["pixels"][-1]} if "pixels" in shapes else {}),
         **model_config,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make_model(size)
+
+
+def _size_of_several(sizes: Sequence[WorldModelSize]) -> WorldModelSize:
+    return replace(
+        sizes[0],
+        state_dim=max(size.state_dim for size in sizes),
+        action_dim=max(size.action_dim for size in sizes),
+        predicts_continuation=any(size.predicts_continuation for size in sizes),
+        angles=(),
+        tasks=[
+            TaskSize(state_dim=size.state_dim, action_dim=size.action_dim, angles=size.angles)
+            for size in sizes
+        ],
+    )
 
 
 def build_trainer(

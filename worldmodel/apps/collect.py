@@ -1,12 +1,9 @@
 """Recording rollouts into a dataset, in one process or several; what is there already is not played again."""
 
 import json
-import multiprocessing
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,15 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from envs.rendering import FAST
 from worldmodel.apps import provenance
 from worldmodel.apps.collect_into import check_columns, check_folder
-from worldmodel.apps.collection import Collection
+from worldmodel.apps.collection import Collection, Played
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.interruption import end_with_parent
+from worldmodel.apps.launcher import Launch
 from worldmodel.apps.progress import ProgressDisplay, counted
 from worldmodel.apps.statistics import Mean, mean_interval
 from worldmodel.data.shard import write_failure
@@ -51,6 +47,7 @@ def collect(config: dict[str, Any]) -> Collected:
     """
     positive(config, "episodes", "num_envs", "num_workers")
     not_negative(config, "seed", "max_steps")
+    Launch.of(config)
     collection = Collection(config=config)
     try:
         _check(collection)
@@ -196,6 +193,27 @@ class Recorded:
     diverged: list[int]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What a step of a group has brought to an end, on its way from a worker: episodes as bytes."""
+
+    episodes: list[bytes]
+    diverged: list[int]
+
+    @classmethod
+    def of(cls, played: Played) -> "Sent":
+        """As it is sent."""
+        from worldmodel.apps.cluster.messages import packed_episode
+
+        return cls([packed_episode(episode) for episode in played.episodes], played.diverged)
+
+    def unpacked(self) -> Played:
+        """As it was played."""
+        from worldmodel.apps.cluster.messages import unpacked_episode
+
+        return Played([unpacked_episode(message) for message in self.episodes], self.diverged)
+
+
 def _recorded_numbers(store: EpisodeStore, collection: Collection) -> set[int]:
     """Which of the episodes wanted are recorded already."""
     numbers = {
@@ -214,57 +232,63 @@ def _groups(collection: Collection, done: set[int]) -> Iterator[tuple[int, set[i
 
 def _played(collection: Collection, store: EpisodeStore, done: set[int]) -> Iterator[Recorded]:
     """What is recorded, as it is. Errors: `RunError` where a worker was killed."""
-    num_workers, groups = collection.config["num_workers"], _groups(collection, done)
-    if num_workers == 1:
+    config, groups = collection.config, _groups(collection, done)
+    launch = Launch.of(config)
+    if launch.num_workers == 1 and not launch.is_ray:
         for group, numbers in groups:
             yield from _recorded(collection, store, group, numbers)
         return
-    context = multiprocessing.get_context("spawn")  # forks would share OpenGL's and torch's threads
-    with ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_begin_work, initargs=(collection.config,)
-    ) as pool:
-        try:
+    # A worker on another machine sees another disk: what it plays is sent, and written here.
+    work: Callable[..., Any] = _send if launch.is_ray else _work
+    try:
+        with launch.workers(_begin_work, (config, not launch.is_ray)) as workers:
             # A few ahead: there may be millions.
-            running = {pool.submit(_work, *work) for work in islice(groups, 2 * num_workers)}
+            running = {workers.submit(work, *group) for group in islice(groups, 2 * launch.num_workers)}
             while running:
                 ended, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(_work, *work) for work in islice(groups, len(ended))}
+                running |= {workers.submit(work, *group) for group in islice(groups, len(ended))}
                 for future in ended:
-                    yield from future.result()
-        except BaseException as error:
-            workers = list(pool._processes.values())  # Python 3.14 has terminate_workers() for it
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in workers:  # what is recorded is safe; the rest can go
-                process.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise RunError(
-                    "a worker died, mostly killed because memory is short: give a smaller num_workers= or "
-                    "num_envs=. What is recorded is safe; the same command goes on from there"
-                ) from error
-            raise
+                    for part in future.result():
+                        yield part if isinstance(part, Recorded) else _written(config, store, part.unpacked())
+    except BrokenExecutor as error:
+        raise RunError(
+            "a worker died, mostly killed because memory is short: give a smaller num_workers= or "
+            "num_envs=. What is recorded is safe; the same command goes on from there"
+        ) from error
 
 
-_worker: tuple[Collection, EpisodeStore] | None = None
+_worker: tuple[Collection, EpisodeStore | None] | None = None
 
 
-def _begin_work(config: dict[str, Any]) -> None:
+def _begin_work(config: dict[str, Any], writes: bool) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C comes to all; the parent ends us
-    end_with_parent()  # or who starts it again would record twice
-    torch.set_num_threads(max(1, provenance.num_cores() // config["num_workers"]))
-    _worker = Collection(config=config), EpisodeStore(Path(config["dataset"]), create=True)
+    store = EpisodeStore(Path(config["dataset"]), create=True) if writes else None
+    _worker = Collection(config=config), store
 
 
 def _work(group: int, numbers: set[int]) -> list[Recorded]:
     assert _worker is not None
-    return list(_recorded(*_worker, group, numbers))
+    collection, store = _worker
+    assert store is not None
+    return list(_recorded(collection, store, group, numbers))
+
+
+def _send(group: int, numbers: set[int]) -> list[Sent]:
+    assert _worker is not None
+    return [Sent.of(played) for played in _worker[0].play(group, numbers)]
 
 
 def _recorded(
     collection: Collection, store: EpisodeStore, group: int, numbers: set[int]
 ) -> Iterator[Recorded]:
     """Play a group's episodes; what came of them, once it is on the disk."""
-    for episodes, diverged in collection.play(group, numbers):
-        if episodes:  # in one shard: to sync is most of the work
-            store.write(episodes, compresses_pixels=collection.config["compress_pixels"])
-        yield Recorded([(episode.total_reward, episode.num_steps) for episode in episodes], diverged)
+    for played in collection.play(group, numbers):
+        yield _written(collection.config, store, played)
+
+
+def _written(config: dict[str, Any], store: EpisodeStore, played: Played) -> Recorded:
+    """Write what was played; in one shard: to sync is most of the work."""
+    if played.episodes:
+        store.write(played.episodes, compresses_pixels=config["compress_pixels"])
+    episodes = [(episode.total_reward, episode.num_steps) for episode in played.episodes]
+    return Recorded(episodes, played.diverged)

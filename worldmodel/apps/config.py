@@ -137,6 +137,9 @@ def check_saved(config: Any) -> None:
             _check_type(key, value, types[key])
         elif key.startswith("env."):
             raise ConfigError(f"there is no setting {key[:80]!r}")
+    for key in ("tasks", "datasets"):
+        if not all(isinstance(name, str) for name in config.get(key, [])):
+            raise ConfigError(f"{key}={str(config[key])[:80]}: must be a list of words")
     if missing := {"name", "num_proposals"} - config["planner"].keys():
         raise ConfigError(f"planner.{min(missing)} is missing")
 

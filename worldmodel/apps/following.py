@@ -7,16 +7,17 @@ no run folder: they are told all that they need, and then follow orders.
 import json
 import signal
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
 from worldmodel.apps.allocation import keep_freed_memory
 from worldmodel.apps.build import build_acceleration, build_device
-from worldmodel.apps.learner import Learner, open_dataset
+from worldmodel.apps.learner import Learner, is_offline, open_offline
 from worldmodel.apps.progress import counted
 from worldmodel.apps.run import default_num_threads
-from worldmodel.data import EpisodeDataset
+from worldmodel.data import EpisodeDataset, TaskDatasets
 from worldmodel.errors import DatasetError
 from worldmodel.model import WorldModelSize
 from worldmodel.training import Order, Processes, TrainerSettings, make_model, make_trainer
@@ -26,7 +27,7 @@ from worldmodel.training.trainer_state import restore_trainer, trainer_numbers, 
 _AVERAGED = "averaged."
 
 
-def lead(learner: Learner, dataset: EpisodeDataset) -> None:
+def lead(learner: Learner, dataset: EpisodeDataset | TaskDatasets) -> None:
     """Tell the other processes all that they need, and wait until they are ready."""
     trainer = learner.trainer
     processes = trainer.processes
@@ -68,7 +69,7 @@ def follow(processes: Processes) -> None:
     restore_trainer(trainer, tensors, facts["numbers"])
     trainer.accelerate(acceleration)
     learner = Learner(config, trainer, restored_generator(facts["chance"]), device)
-    dataset = _opened(config["dataset"], facts["dataset"], processes)
+    dataset = _opened(config, facts["dataset"], processes)
     processes.ready()
     while (order := processes.next_order()) in (Order.UPDATE, Order.SHARE):
         if order is Order.UPDATE:
@@ -79,18 +80,21 @@ def follow(processes: Processes) -> None:
         raise KeyboardInterrupt
 
 
-def _opened(path: str | None, seen_by_first: str, processes: Processes) -> EpisodeDataset | None:
+def _opened(
+    config: dict[str, Any], seen_by_first: str, processes: Processes
+) -> EpisodeDataset | TaskDatasets | None:
     """The dataset to learn from; none where the first process acts."""
-    if path is None:
+    if not is_offline(config):
         return None
-    dataset = open_dataset(path, processes)
+    dataset = open_offline(config, processes)
     if (seen := _told(dataset)) != seen_by_first:
+        paths = config["dataset"] or ", ".join(config["datasets"])
         raise DatasetError(
-            f"dataset={path}: process {processes.rank} of {processes.count} sees {seen} there, the first one "
-            f"{seen_by_first}: give one that is the same for all, and that nobody writes to"
+            f"dataset={paths}: process {processes.rank} of {processes.count} sees {seen} there, the first "
+            f"one {seen_by_first}: give one that is the same for all, and that nobody writes to"
         )
     return dataset
 
 
-def _told(dataset: EpisodeDataset) -> str:
+def _told(dataset: EpisodeDataset | TaskDatasets) -> str:
     return f"{counted(len(dataset), 'episode')} of {counted(dataset.num_steps, 'step')}"

@@ -20,9 +20,9 @@ from worldmodel.analysis import (
 from worldmodel.apps.bench.output import make_folder
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.dataset_facts import check_dataset
 from worldmodel.apps.decoding import open_decoder
 from worldmodel.apps.imagine_report import Imagined, write_report
+from worldmodel.apps.offline import check_dataset
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.rollout import rollouts
 from worldmodel.apps.trained import TrainedRun, make_agent, open_run

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel.data import Batch, EpisodeDataset
+from worldmodel.data import Batch, EpisodeDataset, TaskDatasets
 from worldmodel.training import Processes, Trainer
 
 LOG_EVERY = 100  # updates
@@ -17,6 +17,18 @@ def open_dataset(path: str, processes: Processes) -> EpisodeDataset:
     """The dataset that all learn from. Errors: `DatasetError`."""
     # Processes of one machine share what it keeps of the files; copies of their own would fill its memory.
     return EpisodeDataset.open(path, in_memory=None if processes.num_local == 1 else False)
+
+
+def is_offline(config: dict[str, Any]) -> bool:
+    """Whether a run learns from datasets, rather than from what it does."""
+    return config["dataset"] is not None or bool(config["datasets"])
+
+
+def open_offline(config: dict[str, Any], processes: Processes) -> EpisodeDataset | TaskDatasets:
+    """The dataset, or those of several tasks, that a run learns from. Errors: `DatasetError`."""
+    if config["datasets"]:
+        return TaskDatasets([open_dataset(path, processes) for path in config["datasets"]])
+    return open_dataset(config["dataset"], processes)
 
 
 @dataclass
@@ -34,7 +46,7 @@ class Learner:
     device: torch.device
     cpu_seconds: float = 0.0
 
-    def update(self, dataset: EpisodeDataset | None) -> dict[str, float]:
+    def update(self, dataset: EpisodeDataset | TaskDatasets | None) -> dict[str, float]:
         """One update; every hundredth time its metrics, of the whole batch.
 
         `dataset`: where it learns from; None in those processes to which the first one hands their parts.
@@ -52,12 +64,12 @@ class Learner:
         """Normalise observations in every process as the first one does."""
         self.trainer.processes.share(self.trainer.model.encoder.buffers())
 
-    def _batch(self, dataset: EpisodeDataset | None) -> Batch:
+    def _batch(self, dataset: EpisodeDataset | TaskDatasets | None) -> Batch:
         """This process's part of the next batch."""
         training, processes = self.config["training"], self.trainer.processes
         # What is recorded by acting is the first process's alone: it is not kept in memory as often as there
         # are processes. Of a dataset each reads its part itself: none waits for another's disk.
-        is_online = self.config["dataset"] is None
+        is_online = not is_offline(self.config)
         batch = None
         if dataset is not None:
             batch = dataset.sample(

@@ -38,7 +38,7 @@ def run_probe(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
     check_names("kinds", config["kinds"], list(KINDS))
     if not 0 < config["held_out"] < 1:
         raise ConfigError(f"held_out={config['held_out']}: a share of the episodes, between 0 and 1")
-    run = open_run(config["checkpoint"])
+    run = open_run(config["checkpoint"], task=config["task"])
     episodes = _episodes(config, run)
     order = np.random.default_rng(config["seed"]).permutation(len(episodes))
     num_held_out = round(config["held_out"] * len(episodes))

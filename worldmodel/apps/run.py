@@ -23,6 +23,7 @@ CONFIG_FILE = "config.json"
 CHANGEABLE = {
     "run_dir", "resume", "device", "compile", "precision", "num_threads", "env_steps", "num_updates",
     "eval_every", "eval_episodes", "checkpoint_every", "keep_checkpoints",
+    "collector", "num_workers", "ray_address", "publish_every", "max_staleness", "stretch_steps", "max_ahead",
 }  # fmt: skip
 
 
@@ -92,10 +93,10 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
     Errors: `RunError` where there is no run, or a given key would make it another run.
     """
     saved = read_config(directory)
-    if would_import(saved.get("task", "")) and "task" not in given:
-        raise RunError(
-            f"{directory} trains {saved['task']}, whose module is imported: give task={saved['task']}"
-        )
+    named = _named_tasks(saved)
+    if any(map(would_import, saved.get("tasks") or [saved["task"]])) and not {"task", "tasks"} & given:
+        what = named.partition("=")[2]
+        raise RunError(f"{directory} trains {what}, whose module is imported: give {named}")
     for key in given:
         value, old = _get(config, key), _get(saved, key)
         # An experiment leaves no trace of its name in the configuration.
@@ -105,8 +106,10 @@ def resumed_config(directory: Path, config: dict[str, Any], given: set[str]) -> 
                 f"{directory} was started with {started}; a resumed run keeps it. "
                 f"May change: {', '.join(sorted(CHANGEABLE))}"
             )
-    later = {key: config[key] for key in CHANGEABLE if key not in saved}  # keys newer than the run
-    if missing := sorted(config.keys() - saved.keys() - CHANGEABLE):
+    # Keys newer than the run: what is not set is as it was.
+    unset = {key for key, value in config.items() if value in ([], {})}
+    later = {key: config[key] for key in (CHANGEABLE | unset) - saved.keys()}
+    if missing := sorted(config.keys() - saved.keys() - later.keys()):
         raise RunError(
             f"{directory} was started by an older version, which did not know {', '.join(missing)}: "
             "go on with that version, or start a new run"
@@ -139,7 +142,13 @@ def would_import(task: str) -> bool:
 def resume_command(directory: Path, config: dict[str, Any]) -> str:
     """The command line that goes on with a run."""
     words = ["worldmodel", "train", f"run_dir={directory}", "resume=true"]
-    return shlex.join(words + ([f"task={config['task']}"] if ":" in config["task"] else []))
+    tasks = config["tasks"] or [config["task"]]
+    return shlex.join(words + ([_named_tasks(config)] if any(":" in task for task in tasks) else []))
+
+
+def _named_tasks(config: dict[str, Any]) -> str:
+    """The override that names a run's task, or its tasks."""
+    return f"tasks=[{','.join(config['tasks'])}]" if config.get("tasks") else f"task={config['task']}"
 
 
 def lock_run(directory: Path) -> FileLock:

@@ -52,7 +52,7 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     """
     positive(config, "episodes", "window")
     not_negative(config, "seed")
-    run = open_run(config["checkpoint"])
+    run = open_run(config["checkpoint"], task=config["task"])
     torch.set_num_threads(1)
     env_config = run.config["env"]
     make_env = partial(envs.make, run.task, action_repeat=env_config["action_repeat"])

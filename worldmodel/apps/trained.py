@@ -16,7 +16,7 @@ from worldmodel.apps.pretrained import is_packaged, resolve
 from worldmodel.apps.run import would_import
 from worldmodel.apps.simple_agents import ColoredNoiseAgent, RandomAgent, ZeroAgent
 from worldmodel.errors import CheckpointError, ConfigError
-from worldmodel.model import Acceleration, LatentModel, WorldModel
+from worldmodel.model import Acceleration, LatentModel, WorldModel, single_task
 from worldmodel.training import Checkpoint, load_checkpoint
 
 AGENTS = ("planner", "policy", "random", "zero", "colored")
@@ -32,6 +32,7 @@ class TrainedRun:
     discount: float
     acceleration: Acceleration = field(default_factory=Acceleration)
     disagreement_weight: float = 0.0
+    subfolder: str = ""  # of a model of several tasks, the task's
 
     @property
     def model(self) -> LatentModel:
@@ -52,14 +53,15 @@ class TrainedRun:
     def directory(self) -> Path:
         """The run folder that the checkpoint lies in (or beside); of an exported model, its own folder.
 
-        A model of the package is used from there, and not written to.
+        Of a model of several tasks, the task's folder in there. A model of the package is used from there,
+        and not written to.
         """
         path, parent = self.checkpoint.path, self.checkpoint.path.parent
         if is_packaged(path):
             return Path("runs") / "pretrained" / path.name
         if self.checkpoint.is_exported:
             return path
-        return parent.parent if parent.name == "checkpoints" else parent
+        return (parent.parent if parent.name == "checkpoints" else parent) / self.subfolder
 
     @cached_property  # what is compiled for it serves all agents
     def foresight(self) -> LearnedForesight:
@@ -94,10 +96,15 @@ class TrainedRun:
 def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
     """Open a run folder, a checkpoint, or a model of the package (`pretrained/NAME`).
 
+    A model of several tasks is opened as one of `task` alone, as if it had learned nothing else.
     Errors: `CheckpointError` for a damaged one, and for one that was trained on another `task`.
     """
     checkpoint = load_checkpoint(resolve(path))
     trained_on, config = _trained_as(checkpoint)
+    subfolder = ""
+    if checkpoint.model.size.tasks:
+        checkpoint, config = _for_one_task(checkpoint, config, task)
+        trained_on = subfolder = checkpoint.info["task"]
     typed = config["task"]
     if would_import(typed) and task != typed:
         raise CheckpointError(
@@ -114,7 +121,42 @@ def open_run(path: str | Path, *, task: str | None = None) -> TrainedRun:
         task=typed,  # as it was typed: `module:id` imports its module again
         config=config,
         discount=checkpoint.settings.discount,
+        subfolder=subfolder,
     )
+
+
+def _for_one_task(
+    checkpoint: Checkpoint, config: dict[str, Any], task: str | None
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """One task of a model that learned several, as a model, and a run, of that alone."""
+    path, several = checkpoint.path, checkpoint.model
+    assert isinstance(several, WorldModel)
+    names, typed, datasets = (
+        list(map(str, told)) if isinstance(told, list) else []
+        for told in (checkpoint.info.get("tasks"), config.get("tasks"), config.get("datasets"))
+    )
+    if {len(names), len(typed), len(datasets)} != {len(several.size.tasks)}:
+        raise CheckpointError(
+            f"{path} does not name each of the {len(several.size.tasks)} tasks that its model is of"
+        )
+    known = ", ".join(names)
+    if task is None:
+        raise CheckpointError(f"{path} was trained on several tasks: name one with task=. They are {known}")
+    name = envs.canonical_task(task)
+    if name not in names:
+        raise CheckpointError(
+            f"task={task}: {path} was trained on other tasks{closest(name, names)}. They are {known}"
+        )
+    index = names.index(name)
+    model = single_task(several, index)
+    own = {"task": typed[index], "tasks": [], "dataset": datasets[index], "datasets": []}
+    one = replace(
+        checkpoint,
+        model=model,
+        info=checkpoint.info | {"task": name},
+        state=checkpoint.state | {"size": model.config()},
+    )
+    return one, config | own
 
 
 def _trained_as(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:

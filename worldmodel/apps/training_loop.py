@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +20,9 @@ from worldmodel.apps.build import (
     build_planning_agent,
     build_trainer,
 )
-from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.evaluation import Evaluation, ReturnEvaluation
 from worldmodel.apps.following import lead
-from worldmodel.apps.foresight import LearnedForesight
+from worldmodel.apps.foresight import Foresight, LearnedForesight
 from worldmodel.apps.goals import GoalEvaluation, GoalForesight, is_goal_task
 from worldmodel.apps.interruption import Interruption
 from worldmodel.apps.learner import Learner
@@ -30,9 +30,10 @@ from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.resumed import progress_of
 from worldmodel.apps.run import default_num_threads, lock_run
 from worldmodel.apps.statistics import mean_interval
-from worldmodel.data import Episode, EpisodeDataset
-from worldmodel.errors import ConfigError, DivergenceError, PeerError
-from worldmodel.model import WorldModel
+from worldmodel.apps.training_checks import check_training
+from worldmodel.data import Episode, EpisodeDataset, TaskDatasets
+from worldmodel.errors import DivergenceError, PeerError
+from worldmodel.model import WorldModel, single_task
 from worldmodel.training import (
     ALONE,
     Checkpoint,
@@ -55,7 +56,7 @@ class Training(ABC):
     """
 
     unit: ClassVar[str]
-    dataset: EpisodeDataset
+    dataset: EpisodeDataset | TaskDatasets
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Training(ABC):
         checkpoint: Checkpoint | None,
         processes: Processes = ALONE,
     ) -> None:
-        _check(config)
+        check_training(config)
         processes.part(config["training"]["batch_size"])
         torch.set_num_threads(default_num_threads(config["num_threads"], processes.num_local))
         keep_freed_memory()
@@ -78,10 +79,14 @@ class Training(ABC):
         self.evaluated_at: int = info["evaluated_at"]  # of `progress`
         self.seconds: float = info["training_seconds"]
         self.cpu_seconds: float = info["training_cpu_seconds"]
-        self.env = build_env(config["task"], config["env"], num_envs=config["num_envs"], seed=self.seed)
+        self.envs = [
+            build_env(task, config["env"], num_envs=config["num_envs"], seed=self.seed)
+            for task in config["tasks"] or [config["task"]]
+        ]
+        self.env = self.envs[0]
         self.trainer: Trainer
         if checkpoint is None:
-            model = build_model(config["model"], self.env, seed=self.seed).to(self.device)
+            model = build_model(config["model"], *self.envs, seed=self.seed).to(self.device)
             self.trainer = build_trainer(config["training"], model, seed=self.seed, processes=processes)
             self.chance = np.random.default_rng(self.seed)
         else:
@@ -131,25 +136,22 @@ class Training(ABC):
         failed: in the midst of an update, perhaps. The last checkpoint then stays.
         """
         config = self.config
-        evaluation = self._evaluation()
-        interruption, is_sound = Interruption(), True
-        returns: list[float] = []
+        evaluations = self._evaluations()
+        interruption, is_sound, returns = Interruption(), True, list[float]()
         due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
         with interruption.held_back():
             try:
                 with ProgressDisplay(config["task"], self.target, self.unit, done=self.progress) as display:
                     while True:
-                        is_over = self.is_over
-                        due_evaluation = _next_multiple(self.evaluated_at, config["eval_every"])
-                        is_due = self.progress >= due_evaluation
-                        is_due |= is_over and self.evaluated_at < self.progress
-                        if evaluation is not None and is_due:
+                        is_due = self.progress >= _next_multiple(self.evaluated_at, config["eval_every"])
+                        is_due |= self.is_over and self.evaluated_at < self.progress
+                        if evaluations and is_due:
                             with interruption.allowed():
-                                returns = self._evaluate(evaluation, display)
+                                returns = self._evaluate(evaluations, display)
                         if self.progress >= due_checkpoint:
                             due_checkpoint = _next_multiple(self.progress, config["checkpoint_every"])
                             self.save()
-                        if is_over:
+                        if self.is_over:
                             break
                         interruption.raise_if_requested()
                         began, cpu_began = time.perf_counter(), time.process_time()
@@ -169,7 +171,7 @@ class Training(ABC):
                     if is_sound:
                         self.save()
                 finally:
-                    if evaluation is not None:
+                    for evaluation in evaluations:
                         evaluation.close()
                     self.close()
         return returns
@@ -183,7 +185,8 @@ class Training(ABC):
             "training_seconds": self.seconds,
             "training_cpu_seconds": self.cpu_seconds,
             "update_cpu_seconds": self._learner.cpu_seconds,
-            "task": self.env.task,
+            "task": self.env.task if len(self.envs) == 1 else self.config["task"],
+            "tasks": [env.task for env in self.envs],
             "config": self.config,
             "sampling_state": generator_state(self.chance),
             **self.further_state(),
@@ -197,7 +200,8 @@ class Training(ABC):
 
     def close(self) -> None:
         """Free environments, files and the run folder."""
-        self.env.close()
+        for env in self.envs:
+            env.close()
         self.metrics.close()
         self._lock.release()
 
@@ -218,55 +222,69 @@ class Training(ABC):
         )
         return {name.removesuffix("_loss"): f"{values[name]:.3f}" for name in self.trainer.shown}
 
-    def normalize(self, episode: Episode) -> None:
-        """Take an episode into the statistics of observations."""
+    def normalize(self, episode: Episode, task: int = 0) -> None:
+        """Take an episode into the statistics of observations of its task."""
         if "state" in self.trainer.model.size.observes:
             state = torch.from_numpy(np.array(episode.observation["state"])).to(self.device)
-            self.trainer.model.encoder.update_statistics({"state": state})
+            self.trainer.model.encoder.update_statistics({"state": state, "task": torch.tensor(task)})
 
     def share_statistics(self) -> None:
         """Hand what `normalize` has taken in to the other processes."""
         self.processes.order(Order.SHARE)
         self._learner.share_statistics()
 
-    def _evaluation(self) -> Evaluation | None:
-        """What says how good it is; nothing does without rewards and without goals."""
+    def _evaluations(self) -> list[Evaluation]:
+        """What says how good it is, one for each task; nothing does without rewards and without goals."""
         kind: type[Evaluation]
+        config = self.config
         if isinstance(self.trainer.model, WorldModel):
             kind = ReturnEvaluation
-        elif is_goal_task(self.config["task"]):
+        elif is_goal_task(config["task"]):
             kind = GoalEvaluation
         else:
-            return None
-        task, num_episodes = self.config["task"], self.config["eval_episodes"]
-        return kind(task, self.config["env"], num_episodes=num_episodes, seed=self.seed)
+            return []
+        return [
+            kind(task, config["env"], num_episodes=config["eval_episodes"], seed=self.seed)
+            for task in config["tasks"] or [config["task"]]
+        ]
 
-    def _evaluate(self, evaluation: Evaluation, display: ProgressDisplay) -> list[float]:
+    def _evaluate(self, evaluations: Sequence[Evaluation], display: ProgressDisplay) -> list[float]:
+        """What each episode came to; of several tasks, the mean over them."""
         began = time.perf_counter()
-        found = evaluation.values(self._judged_agent(evaluation))
+        each = [
+            evaluation.values(self._judged_agent(evaluation, task))
+            for task, evaluation in enumerate(evaluations)
+        ]
         self.evaluated_at = self.progress
-        summary = mean_interval(found)
-        what = evaluation.measure
-        self.metrics.log(
-            self.progress,
-            {
-                f"eval/{what}": summary.mean,
-                f"eval/{what}_low": summary.low,
-                f"eval/{what}_high": summary.high,
-                "eval/seconds": time.perf_counter() - began,
-                **self._cost(),
-            },
-        )
+        found = np.mean(each, axis=0).tolist()
+        summary, what, told = mean_interval(found), evaluations[0].measure, evaluations[0].told
+        metrics = {
+            f"eval/{what}": summary.mean,
+            f"eval/{what}_low": summary.low,
+            f"eval/{what}_high": summary.high,
+            "eval/seconds": time.perf_counter() - began,
+        }
         reached = f"{self.progress:>8} {self.unit}  {self.seconds / 60:5.1f} min"
-        display.note(f"{reached}  evaluation {what} {evaluation.told(summary)}")
+        display.note(f"{reached}  evaluation {what} {told(summary)}")
+        if len(self.envs) > 1:
+            for env, values in zip(self.envs, each, strict=True):
+                metrics[f"eval/{what}/{env.task}"] = float(np.mean(values))
+                display.note(f"{'':>{len(reached)}}  {env.task} {told(mean_interval(values))}")
+        self.metrics.log(self.progress, metrics | self._cost())
         return found
 
-    def _judged_agent(self, evaluation: Evaluation) -> PlanningAgent:
+    def _judged_agent(self, evaluation: Evaluation, task: int) -> PlanningAgent:
+        model = self.trainer.averaged_model
+        foresight: Foresight
         if isinstance(evaluation, GoalEvaluation):
-            model = self.trainer.averaged_model
             foresight = GoalForesight(model, evaluation.goals, acceleration=self._acceleration)
-            return build_planning_agent(foresight, self.config["planner"], seed=0)
-        return self.planning_agent(seed=0, is_averaged=True)
+        elif isinstance(model, WorldModel) and model.size.tasks:
+            # Not compiled: that would be done anew for each task in each evaluation.
+            discount = self.trainer.settings.discount
+            foresight = LearnedForesight(single_task(model, task), discount=discount)
+        else:
+            return self.planning_agent(seed=0, is_averaged=True)
+        return build_planning_agent(foresight, self.config["planner"], seed=0)
 
     def _cost(self) -> dict[str, int | float]:
         return {
@@ -275,23 +293,6 @@ class Training(ABC):
             "train/cpu_seconds": self.cpu_seconds,
             "train/update_cpu_seconds": self._learner.cpu_seconds,
         }
-
-
-def _check(config: dict[str, Any]) -> None:
-    counts = ["num_envs", "random_steps", "max_random_steps", "exploration_steps", "env_steps"]
-    counts += [
-        "num_updates",
-        "num_threads",
-        "eval_every",
-        "eval_episodes",
-        "checkpoint_every",
-        "keep_checkpoints",
-    ]
-    positive(config, *counts)
-    not_negative(config, "seed", "exploration_std", "first_exploration_std")
-    positive(config["training"], "batch_size")
-    if not config["training"]["update_ratio"] > 0:
-        raise ConfigError(f"training.update_ratio={config['training']['update_ratio']}: must be above 0")
 
 
 def _next_multiple(value: int, step: int) -> int:

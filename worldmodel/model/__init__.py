@@ -6,7 +6,8 @@ from worldmodel.model.goal_policy import GoalPolicy
 from worldmodel.model.imagination import estimate_return, goal_distance, imagine, propose
 from worldmodel.model.latent_model import LatentModel
 from worldmodel.model.pixels import scaled
-from worldmodel.model.size import MAX_IMAGE_SIZE, WorldModelSize
+from worldmodel.model.single_task import single_task
+from worldmodel.model.size import MAX_IMAGE_SIZE, TaskSize, WorldModelSize
 from worldmodel.model.world_model import WorldModel
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ImageDecoder",
     "LatentModel",
     "Recorded",
+    "TaskSize",
     "WorldModel",
     "WorldModelSize",
     "estimate_return",
@@ -24,4 +26,5 @@ __all__ = [
     "imagine",
     "propose",
     "scaled",
+    "single_task",
 ]

@@ -11,6 +11,7 @@ from worldmodel.model.dynamics import EnsembleDynamics, RecurrentDynamics, Seque
 from worldmodel.model.encoder import ImageEncoder, JointEncoder, StateEncoder, latent_normalization
 from worldmodel.model.layers import mlp
 from worldmodel.model.size import WorldModelSize
+from worldmodel.model.task_encoder import TaskEncoder
 
 _CHUNK = 256  # of an episode's observations are embedded at once
 _TRANSFORMER_DEPTH, _TRANSFORMER_HEADS = 3, 4
@@ -20,12 +21,13 @@ class LatentModel(nn.Module):
     """A joint-embedding predictive model: predicts what will be seen where it embeds it, not as it looks.
 
     Leading axes are free: every method takes (*batch, ...) and gives (*batch, ...). A latent holds the last
-    `size.history` embeddings (see `Layout`).
+    `size.history` embeddings (see `Layout`). Of several tasks (`size.tasks`) observations say which it is,
+    and embeddings end with its code (see `TaskEncoder`).
 
     Source: LeCun 2022, "A Path Towards Autonomous Machine Intelligence", section 4.4.
     """
 
-    encoder: StateEncoder | ImageEncoder | JointEncoder
+    encoder: StateEncoder | ImageEncoder | JointEncoder | TaskEncoder
 
     def __init__(self, size: WorldModelSize) -> None:
         super().__init__()
@@ -87,7 +89,8 @@ class LatentModel(nn.Module):
         self, latent: Float[Tensor, "*batch latent"], action: Float[Tensor, "*batch action"]
     ) -> Float[Tensor, "*batch"]:
         """How far apart the predictors are: std over them, root mean square over dimensions; 0 for one."""
-        return self.predictions(latent, action).var(0, correction=0).mean(-1).sqrt()
+        seen = self.predictions(latent, action)[..., : self.size.latent_dim]  # the task is known
+        return seen.var(0, correction=0).mean(-1).sqrt()
 
     def num_parameters(self) -> int:
         """Number of trained weights."""
@@ -98,8 +101,16 @@ class LatentModel(nn.Module):
         return asdict(self.size)
 
     def _moved(self, latent: Tensor, output: Tensor) -> Tensor:
-        """A norm bounds what is predicted; without one, the change is predicted, which is small."""
-        return self.layout.current(latent) + output if self.size.latent_norm == "none" else output
+        """A norm bounds what is predicted; without one, the change is predicted, which is small.
+
+        The task stays what it is.
+        """
+        current = self.layout.current(latent)
+        seen, code = current.split([self.size.latent_dim, self.size.task_code_dim], dim=-1)
+        moved = seen + output if self.size.latent_norm == "none" else output
+        if not self.size.tasks:
+            return moved
+        return torch.cat([moved, code.expand(*moved.shape[:-1], -1)], dim=-1)
 
     def _full(self, output: Tensor) -> Tensor:
         """In the precision of the weights, whatever that of matrix products is."""
@@ -110,9 +121,10 @@ def _make_norm(size: WorldModelSize) -> nn.Module:
     return latent_normalization(size.latent_norm, size.latent_dim, size.group_dim)
 
 
-def _make_encoder(size: WorldModelSize) -> StateEncoder | ImageEncoder | JointEncoder:
+def _make_encoder(size: WorldModelSize) -> StateEncoder | ImageEncoder | JointEncoder | TaskEncoder:
+    hidden_dims = (size.encoder_dim,) * size.num_encoder_layers
+
     def of_state(norm: nn.Module) -> StateEncoder:
-        hidden_dims = (size.encoder_dim,) * size.num_encoder_layers
         return StateEncoder(size.state_dim, hidden_dims, size.state_embedding_dim, norm, angles=size.angles)
 
     def of_images(norm: nn.Module) -> ImageEncoder:
@@ -120,6 +132,8 @@ def _make_encoder(size: WorldModelSize) -> StateEncoder | ImageEncoder | JointEn
         return ImageEncoder(size.pixel_encoder, size.image_size, dim, norm)
 
     norm = _make_norm(size)
+    if size.tasks:
+        return TaskEncoder(size.tasks, size.task_dim, hidden_dims, size.latent_dim, norm)
     if len(size.observes) == 2:
         return JointEncoder(of_state(nn.Identity()), of_images(nn.Identity()), norm)
     return of_state(norm) if size.observes == ("state",) else of_images(norm)

@@ -13,11 +13,18 @@ LOG_STD_LOW, LOG_STD_HIGH = -10.0, 2.0  # TD-MPC2, table 8
 
 
 class Policy(nn.Module):
-    """The policy prior: proposes candidates to the planner and acts in the terminal value."""
+    """The policy prior: proposes candidates to the planner and acts in the terminal value.
 
-    def __init__(self, latent_dim: int, hidden_dims: tuple[int, ...], action_dim: int) -> None:
+    `mask`: where latents say which entries of an action their task has (1) or not (0), if tasks differ in
+    that. The others are always 0, and are no part of what is probable.
+    """
+
+    def __init__(
+        self, latent_dim: int, hidden_dims: tuple[int, ...], action_dim: int, *, mask: slice | None = None
+    ) -> None:
         super().__init__()
         self.layers = mlp(latent_dim, hidden_dims, 2 * action_dim)
+        self._mask = mask
 
     def forward(
         self, latent: Float[Tensor, "*batch latent"]
@@ -29,15 +36,20 @@ class Policy(nn.Module):
 
     def best_action(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch action"]:
         """The squashed mean: deterministic."""
-        return self(latent)[0].tanh()
+        return self._masked(self(latent)[0], latent).tanh()
 
     def sample(
         self, latent: Float[Tensor, "*batch latent"], noise: Float[Tensor, "*batch action"]
     ) -> tuple[Float[Tensor, "*batch action"], Float[Tensor, "*batch"]]:
         """Action and its log probability, for standard normal `noise` (reparametrised)."""
         mean, log_std = self(latent)
-        raw = mean + noise * log_std.exp()
-        log_prob = (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-        # log(1 - tanh(x)^2), written so that it stays finite (SAC, appendix C).
+        raw = self._masked(mean + noise * log_std.exp(), latent)
+        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        log_prob = self._masked(log_prob, latent).sum(-1)
+        # log(1 - tanh(x)^2), written so that it stays finite (SAC, appendix C); it is 0 for an entry of 0.
         log_prob = log_prob - (2 * (math.log(2) - raw - F.softplus(-2 * raw))).sum(-1)
         return torch.tanh(raw), log_prob
+
+    def _masked(self, entries: Tensor, latent: Tensor) -> Tensor:
+        """0 where the task has no such entry of an action."""
+        return entries if self._mask is None else entries * latent[..., self._mask]

@@ -24,7 +24,11 @@ class WorldModel(LatentModel):
         self.scalar = DiscreteRegression(size.num_bins)
         self.reward_head = zero_last_layer(mlp(both, hidden, size.num_bins))
         self.q_heads = zero_last_layer(ensemble_mlp(size.num_q, both, hidden, size.num_bins))
-        self.policy = Policy(latent_dim, hidden, size.action_dim)
+        end = (
+            size.history * self.layout.embedding_dim
+        )  # of the newest embedding, which ends in the task's code
+        mask = slice(end - size.action_dim, end) if size.tasks else None
+        self.policy = Policy(latent_dim, hidden, size.action_dim, mask=mask)
         self.continuation_head = (
             mlp(latent_dim, (size.hidden_dim,), 1) if size.predicts_continuation else None
         )

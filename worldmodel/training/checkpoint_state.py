@@ -102,6 +102,8 @@ def model_of(size: WorldModelSize, tensors: Mapping[str, Tensor], file: Path) ->
 def _check_sizes(size: WorldModelSize, tensors: Mapping[str, Tensor]) -> None:
     """Each layer has a tensor, and each number of a size a weight: none can be larger than there are."""
     num_weights = sum(value.numel() for value in tensors.values())
+    if len(size.tasks) > len(tensors):
+        raise ValueError(f"it is of {len(size.tasks)} tasks, which these weights cannot be of")
     for name, value in vars(size).items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue

@@ -4,7 +4,7 @@ B windows, H steps, E Q heads. Each takes per-step errors to one number by `weig
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -72,10 +72,28 @@ def continuation_errors(
     return F.binary_cross_entropy_with_logits(logits, (~terminated).to(logits.dtype), reduction="none")
 
 
+def moved_scale(
+    scale: Float[Tensor, "*task"],
+    values: Float[Tensor, " batch"],
+    task: Int64[Tensor, " batch"] | None = None,
+) -> Float[Tensor, "*task"]:
+    """A running unit of values, moved on by their range: from the 5 % to the 95 % quantile, at least 1.
+
+    Of several tasks each has its own, which stays where no value is of it.
+    """
+    if task is not None:
+        tasks = torch.arange(len(scale), device=task.device)[:, None]
+        values = values.where(task == tasks, torch.nan)
+    quantiles = torch.tensor([0.05, 0.95], device=values.device)
+    low, high = torch.nanquantile(values, quantiles, dim=-1)
+    spread = (high - low).clamp(min=1.0)
+    return scale.lerp(spread.where(~spread.isnan(), scale), 0.01)
+
+
 def policy_errors(
     q: Float[Tensor, "q batch horizon"],
     log_prob: Float[Tensor, "batch horizon"],
-    value_scale: float | Float[Tensor, ""],
+    value_scale: float | Float[Tensor, ""] | Float[Tensor, "batch 1"],
     entropy_coefficient: float,
 ) -> Float[Tensor, "batch horizon"]:
     """Negative of the scaled value plus an entropy bonus (TD-MPC2, eq. 4)."""

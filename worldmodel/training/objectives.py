@@ -58,7 +58,9 @@ def world_loss(
     start, end = latent[:, :-1], latent[:, 1:]
 
     scalar = model.scalar
-    consistency = losses.weighted_mean(losses.consistency_errors(predictions, next_embedding), weights, total)
+    seen = slice(model.size.latent_dim)  # of an embedding; the task, which may follow, stays
+    errors = losses.consistency_errors(predictions[..., seen], next_embedding[..., seen])
+    consistency = losses.weighted_mean(errors, weights, total)
     reward = losses.weighted_mean(
         scalar.cross_entropy(model.reward_logits(start, actions), scalar.two_hot(rewards)), weights, total
     )
@@ -149,34 +151,6 @@ def rolled(
         predictions.append(model.predictions(latents[-1], action))
         latents.append(layout.advance(latents[-1], action, predictions[-1].mean(0)))
     return torch.stack(latents, dim=1), torch.stack(predictions, dim=2)
-
-
-def policy_loss(
-    model: WorldModel,
-    settings: TrainerSettings,
-    latent: Tensor,
-    *,
-    valid: Tensor,
-    noise: Tensor,
-    value_scale: Tensor,
-    processes: Processes = ALONE,
-) -> tuple[Tensor, Metrics, Tensor]:
-    """Loss of the policy in latents (B, H, D) (TD-MPC2, eq. 4); its parts; the value scale, moved on.
-
-    `valid` (B, H) marks real steps; `noise` (B, H, A) is standard normal.
-    """
-    action, log_prob = model.policy.sample(latent, noise)
-    q = model.q_values(latent, action)
-    with torch.no_grad():
-        values = processes.gathered(q.mean(0)[:, 0])
-        low, high = torch.quantile(values, torch.tensor([0.05, 0.95], device=q.device))
-        # Divides the value, so that the entropy bonus means the same for every task.
-        scale = value_scale.lerp((high - low).clamp(min=1.0), 0.01)
-    errors = losses.policy_errors(q, log_prob, scale, settings.entropy_coefficient)
-    weights = losses.step_weights(valid, settings.rho)
-    loss = losses.weighted_mean(errors, weights, processes.mean(weights.sum()))
-    metrics = {"policy_loss": loss, "q": q.mean(), "entropy": -log_prob.mean()}
-    return loss, metrics, scale
 
 
 def jepa_loss(

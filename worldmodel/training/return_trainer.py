@@ -11,6 +11,7 @@ from worldmodel.data import Batch
 from worldmodel.errors import ConfigError
 from worldmodel.model import Acceleration, WorldModel
 from worldmodel.training import objectives
+from worldmodel.training.policy_objective import policy_loss
 from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.settings import TrainerSettings
 from worldmodel.training.trainer import Trainer
@@ -31,12 +32,18 @@ class ReturnTrainer(Trainer):
     ) -> None:
         super().__init__(model, settings, seed=seed, processes=processes)
         self._is_joint = settings.jepa_coefficient > 0
+        if self._is_joint and model.size.tasks:
+            raise ConfigError(
+                f"training.jepa_coefficient={settings.jepa_coefficient}: a model of several tasks learns "
+                "returns alone; give 0"
+            )
         if self._is_joint and settings.inverse_coefficient and model.inverse_head is None:
             raise ConfigError(
                 f"training.inverse_coefficient={settings.inverse_coefficient}: this model guesses no "
                 "actions; give model.predicts_action=true"
             )
-        self._value_scale = torch.ones((), device=next(model.parameters()).device)
+        shape = (len(model.size.tasks),) if model.size.tasks else ()
+        self._value_scale = torch.ones(shape, device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
         if self._is_joint:
             self._make_targets()
@@ -49,7 +56,7 @@ class ReturnTrainer(Trainer):
             "policy_optimizer": self.policy_optimizer,
         }
         self.targets["target_q"] = self.target_q
-        self._world_loss, self._policy_loss = objectives.world_loss, objectives.policy_loss
+        self._world_loss, self._policy_loss = objectives.world_loss, policy_loss
 
     @property
     def window(self) -> int:
@@ -59,16 +66,22 @@ class ReturnTrainer(Trainer):
     def accelerate(self, acceleration: Acceleration) -> None:
         """Compute the losses so: the same, to rounding."""
         self._world_loss = self._accelerated(acceleration, objectives.world_loss)
-        self._policy_loss = self._accelerated(acceleration, objectives.policy_loss)
+        self._policy_loss = self._accelerated(acceleration, policy_loss)
 
     @property
-    def value_scale(self) -> float:
-        """Running 5-95 percentile range of Q, at least 1: the unit of values in the policy's loss."""
-        return float(self._value_scale)
+    def value_scale(self) -> float | list[float]:
+        """Running 5-95 percentile range of Q, at least 1: the unit of values in the policy's loss.
+
+        One for each of several tasks.
+        """
+        return self._value_scale.tolist()  # type: ignore[no-any-return]
 
     @value_scale.setter
-    def value_scale(self, value: float) -> None:
-        self._value_scale.fill_(value)
+    def value_scale(self, value: float | list[float]) -> None:
+        scale = torch.tensor(value)
+        if scale.shape != self._value_scale.shape:
+            raise ValueError(f"value_scale={value} is not one number for each task")
+        self._value_scale.copy_(scale)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step on the model and one on the policy, from windows of `window` steps."""
@@ -101,6 +114,7 @@ class ReturnTrainer(Trainer):
                 valid=batch.valid[:, objectives.imagined_steps(model, settings)],
                 noise=self._noise(shape, latent),
                 value_scale=self._value_scale,
+                task=batch.observation["task"][:, 0] if model.size.tasks else None,
                 processes=self.processes,
             )
             self._value_scale.copy_(scale)
@@ -110,13 +124,13 @@ class ReturnTrainer(Trainer):
         self.num_updates += 1
         return {name: metric.detach() for name, metric in metrics.items()}
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, Any]:
         """The value scale."""
         return {"value_scale": self.value_scale}
 
     def restore_numbers(self, numbers: Mapping[str, Any]) -> None:
         """Go on with that value scale."""
-        self.value_scale = float(numbers["value_scale"])
+        self.value_scale = numbers["value_scale"]
 
     def _two_heads(self) -> Tensor:
         """Which Q heads make the target: the minimum of two random ones (REDQ); that of all is too low."""

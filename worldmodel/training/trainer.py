@@ -78,9 +78,10 @@ class Trainer(ABC):
         Signs of collapse: std and rank of the embeddings of a batch.
         """
         embeddings = self.model.embed({key: value[:, 0] for key, value in batch.observation.items()})
-        return dict(regularizers.spread(self.processes.gathered(embeddings)))
+        seen = embeddings[:, : self.model.size.latent_dim]  # the task, which may follow, does not spread
+        return dict(regularizers.spread(self.processes.gathered(seen)))
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, Any]:
         """Further state to save."""
         return {}
 

@@ -10,9 +10,9 @@ import torch
 from worldmodel.apps.agent import Decision
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import positive
-from worldmodel.apps.dataset_facts import check_dataset
 from worldmodel.apps.goals import Goals
 from worldmodel.apps.memory import Memory, Observation, to_tensors
+from worldmodel.apps.offline import check_dataset
 from worldmodel.apps.trained import TrainedRun
 from worldmodel.data import EpisodeDataset
 from worldmodel.errors import ConfigError, DatasetError

@@ -100,7 +100,7 @@ def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
     check_names("agents", config["agents"], list(AGENTS))
     positive(config, "episodes", "oracle_episodes")
     not_negative(config, "seed", "last_weight", "state_weight", "disagreement_weight")
-    run = open_run(config["checkpoint"])
+    run = open_run(config["checkpoint"], task=config["task"])
     require_goals(run.task)
     device = build_device(config["device"])
     run.model.to(device)

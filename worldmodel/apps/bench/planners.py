@@ -14,6 +14,7 @@ from worldmodel.apps.bench.planners_report import write_report
 from worldmodel.apps.bench.sweep import Sweep
 from worldmodel.apps.build import build_planner
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
+from worldmodel.apps.launcher import Launch
 from worldmodel.apps.trained import open_run
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import reason_of
@@ -29,6 +30,7 @@ def bench_planners(config: dict[str, Any]) -> Path:
     Errors: `ConfigError`, `EnvError`, `PlannerError` or `RunError` for a user's mistake, told first.
     """
     _check(config)
+    Launch.of(config)
     output = Path(config["output"])
     sweep = Sweep(verb="bench planners", path=output / RESULTS, columns=COLUMNS, key=KEY)
     try:
@@ -38,7 +40,7 @@ def bench_planners(config: dict[str, Any]) -> Path:
                 raise ConfigError(
                     "there is no cell to run: gradient and hybrid cannot climb in the simulator"
                 )
-            sweep.run_missing(cells, run_cell, num_workers=config["num_workers"], cost=_cost)
+            sweep.run_missing(cells, run_cell, launch=Launch.of(config), cost=_cost)
         return write_report(output, sweep.rows(), config)
     except OSError as error:
         raise RunError(f"cannot write output={output}: {reason_of(error)}") from error

@@ -28,6 +28,7 @@ from worldmodel.apps.bench.robustness_report import write_report
 from worldmodel.apps.bench.sweep import Sweep
 from worldmodel.apps.build import build_planner
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
+from worldmodel.apps.launcher import Launch
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.trained import TrainedRun, open_run
 from worldmodel.errors import ConfigError, RunError
@@ -45,6 +46,7 @@ def bench_robustness(config: dict[str, Any], given: set[str]) -> Path:
     Errors: `ConfigError`, `EnvError`, `CheckpointError` or `RunError` for a user's mistake, told first.
     """
     _check(config)
+    Launch.of(config)
     cells = make_cells(config)
     folder = make_folder(config["output"])
     # Whoever repeats it wants the numbers, not the report alone.
@@ -52,7 +54,7 @@ def bench_robustness(config: dict[str, Any], given: set[str]) -> Path:
     sweep = Sweep(verb="bench robustness", path=folder / RESULTS, columns=COLUMNS, key=KEY)
     try:
         if not config["report"]:
-            sweep.run_missing(cells, run_cell, num_workers=config["num_workers"], cost=_cost)
+            sweep.run_missing(cells, run_cell, launch=Launch.of(config), cost=_cost)
         wanted = {cell.key for cell in cells}
         rows = [row for row in sweep.rows() if sweep.key_of(row) in wanted]
         if not rows:

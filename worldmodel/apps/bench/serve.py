@@ -60,7 +60,7 @@ def bench_serve(config: dict[str, Any], given: set[str]) -> Path:
     not_negative(config, "seed", "warmup_s", "batch_window_ms")
     if not config["seconds"] > 0:
         raise ConfigError(f"seconds={config['seconds']}: must be above 0")
-    open_run(config["checkpoint"])
+    open_run(config["checkpoint"], task=config["task"])
     folder = make_folder(config["output"])
     record = provenance(
         "bench serve", config, given, torch.device("cpu"), (*PACKAGES, "websockets", "msgpack")
@@ -87,7 +87,7 @@ def _served(config: dict[str, Any]) -> Iterator[str]:
     most = max(config["clients"]) + 1
     words = ["checkpoint=-", "port=0", "log=error", "limits.requests_per_s=1e9", f"limits.connections={most}"]
     asked = to_dict(compose_config("serve", words))
-    same = ("checkpoint", "max_batch", "batch_window_ms", "num_threads", "seed", "planner")
+    same = ("checkpoint", "task", "max_batch", "batch_window_ms", "num_threads", "seed", "planner")
     asked |= {key: config[key] for key in same if key in config}
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -1,17 +1,16 @@
 """A sweep: cells measured in processes of their own; finished ones are kept, and the same command goes on."""
 
 import csv
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from worldmodel.apps import provenance
-from worldmodel.apps.interruption import end_with_parent
+from worldmodel.apps.launcher import Launch
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.run import lock_run
 from worldmodel.errors import RunError
@@ -64,12 +63,11 @@ class Sweep:
         cells: Sequence[AnyCell],
         run_cell: Callable[[AnyCell], dict[str, Any]],
         *,
-        num_workers: int,
+        launch: Launch,
         cost: Callable[[AnyCell], float],
     ) -> None:
         """Run what is not there yet; `cost`: about how long each takes, and the long ones go first.
 
-        `num_workers` processes; 0: one for each core.
         Errors: `RunError` in the end, if cells failed; the others are kept.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +78,8 @@ class Sweep:
             done = {self.key_of(row) for row in rows}
             # No core waits for a long one in the end.
             missing = sorted((cell for cell in cells if cell.key not in done), key=lambda cell: -cost(cell))
-            self._run(missing, run_cell, len(cells), num_workers or provenance.num_cores())
+            if missing:
+                self._run(missing, run_cell, len(cells), launch)
         finally:
             lock.release()
 
@@ -89,43 +88,35 @@ class Sweep:
         missing: Sequence[AnyCell],
         run_cell: Callable[[AnyCell], dict[str, Any]],
         num_cells: int,
-        num_workers: int,
+        launch: Launch,
     ) -> None:
-        measured_with = {"commit": provenance.commit(), "machine": provenance.machine()}
         failures: list[str] = []
         num_done = num_cells - len(missing)
         with (
             self.path.open("a", newline="") as file,
             ProgressDisplay(self.verb, num_cells, "cells", done=num_done) as display,
-            # Not forked: torch's threads do not survive it.
-            ProcessPoolExecutor(
-                num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
-            ) as pool,
         ):
             writer = csv.DictWriter(file, self.columns)
             try:
-                running = {pool.submit(run_cell, cell): cell for cell in missing}
-                for count, future in enumerate(as_completed(running), start=1):
-                    display.update(num_done + count)
-                    try:
-                        row = future.result()
-                    except BrokenProcessPool as error:
-                        raise RunError(
-                            "a process of the sweep was killed; the same command goes on"
-                        ) from error
-                    except Exception as error:
-                        failures.append(f"{' '.join(running[future].key[:-1])}: {error}")
-                        display.note(f"failed: {failures[-1]}")
-                        continue
-                    writer.writerow(row | measured_with)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    display.note(f"stopped: finished cells are kept in {self.path}, the same command goes on")
-                for process in list(pool._processes.values()):
-                    process.terminate()
-                pool.shutdown(wait=False, cancel_futures=True)
+                with launch.workers() as workers:
+                    running = {workers.submit(_measured, run_cell, cell): cell for cell in missing}
+                    for count, future in enumerate(as_completed(running), start=1):
+                        display.update(num_done + count)
+                        try:
+                            row = future.result()
+                        except BrokenExecutor as error:
+                            raise RunError(
+                                "a process of the sweep was killed; the same command goes on"
+                            ) from error
+                        except Exception as error:
+                            failures.append(f"{' '.join(running[future].key[:-1])}: {error}")
+                            display.note(f"failed: {failures[-1]}")
+                            continue
+                        writer.writerow(row)
+                        file.flush()
+                        os.fsync(file.fileno())
+            except KeyboardInterrupt:
+                display.note(f"stopped: finished cells are kept in {self.path}, the same command goes on")
                 raise
         if failures:
             raise RunError(f"{len(failures)} cells failed, the others are kept; the first: {failures[0]}")
@@ -139,3 +130,13 @@ class Sweep:
             writer.writerows(rows)
         fsync(part)
         part.replace(self.path)
+
+
+def _measured(run_cell: Callable[[AnyCell], dict[str, Any]], cell: AnyCell) -> dict[str, Any]:
+    """A cell's row, and with what it was measured."""
+    return run_cell(cell) | _measured_with()
+
+
+@cache
+def _measured_with() -> dict[str, str]:
+    return {"commit": provenance.commit(), "machine": provenance.machine()}

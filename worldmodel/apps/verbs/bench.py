@@ -59,6 +59,12 @@ def _bench_realtime(config: dict[str, Any], given: set[str]) -> None:
     print(f"report in {bench_realtime(config, given)}")
 
 
+def _bench_scaling(config: dict[str, Any], given: set[str]) -> None:
+    from worldmodel.apps.bench.scaling import bench_scaling
+
+    print(f"report in {bench_scaling(config, given)}")
+
+
 def _bench_robustness(config: dict[str, Any], given: set[str]) -> None:
     from worldmodel.apps.bench.robustness import bench_robustness
 
@@ -74,6 +80,14 @@ BENCH_VERBS = {
             "worldmodel bench robustness agents=[planner,oracle,informed_oracle] disturbances=[mass]",
         ),
         run=_bench_robustness,
+    ),
+    "bench scaling": Verb(
+        summary="Measure workers on a Ray cluster: steps and updates per second, bytes moved, staleness.",
+        examples=(
+            "worldmodel bench scaling",
+            "worldmodel bench scaling workers=[1,2,4,8] ray_address=auto task=walker-walk experiment=base",
+        ),
+        run=_bench_scaling,
     ),
     "bench realtime": Verb(
         summary="Measure what a clock costs: return and latency at control periods from 100 to 10 ms.",

@@ -22,7 +22,8 @@ def _train(config: dict[str, Any], given: set[str]) -> None:
 
 
 def _run_training(config: dict[str, Any], given: set[str], processes: "Processes") -> None:
-    from worldmodel.apps.dataset_facts import with_dataset_facts
+    from worldmodel.apps.learner import is_offline
+    from worldmodel.apps.offline import with_dataset_facts
     from worldmodel.apps.run import (
         check_new_run,
         going_on_with,
@@ -33,7 +34,7 @@ def _run_training(config: dict[str, Any], given: set[str], processes: "Processes
     )
     from worldmodel.apps.train import make_training
 
-    if config["dataset"] is not None and not config["resume"]:
+    if is_offline(config) and not config["resume"]:
         config = with_dataset_facts(config, given)
     run_dir = Path(config["run_dir"])
     if config["resume"]:
@@ -46,8 +47,16 @@ def _run_training(config: dict[str, Any], given: set[str], processes: "Processes
         training = make_training(run_dir, config, processes)
     with going_on_with(resume_command(run_dir, config)):
         training.run()
-    task = f" task={config['task']}" if ":" in config["task"] else ""  # a module is named each time
-    print(f"trained; see it act with:  worldmodel control checkpoint={run_dir}{task}")
+    # A module is named each time, and of several tasks one.
+    named = config["tasks"][:1] or [task for task in [config["task"]] if ":" in task]
+    print(
+        " ".join(
+            [
+                f"trained; see it act with:  worldmodel control checkpoint={run_dir}",
+                *(f"task={t}" for t in named),
+            ]
+        )
+    )
 
 
 def _control(config: dict[str, Any], given: set[str]) -> None:
@@ -159,6 +168,7 @@ ROBOT_VERBS = {
             "worldmodel train task=HalfCheetah-v5 env.action_repeat=1 model=small env_steps=200_000",
             "worldmodel train run_dir=runs/cartpole-swingup/seed-0 resume=true env_steps=200_000",
             "worldmodel train dataset=data/reacher num_updates=20_000",
+            "worldmodel train datasets=[data/cartpole,data/reacher] experiment=multitask",
             "torchrun --standalone --nproc-per-node=2 -m worldmodel train dataset=data/reacher device=cuda",
         ),
         run=_train,
@@ -170,6 +180,7 @@ ROBOT_VERBS = {
             "worldmodel control checkpoint=pretrained/cheetah-run",
             "worldmodel control checkpoint=runs/demo planner=cem planner.horizon=5 episodes=3",
             "worldmodel control checkpoint=runs/demo agent=policy video=false",
+            "worldmodel control checkpoint=runs/several task=reacher-easy",
             "worldmodel control checkpoint=runs/tworoom goal=[0.5,-0.4]",
             "worldmodel control model=oracle task=cheetah-run planner=icem",
             "worldmodel control server=ws://127.0.0.1:8000 episodes=3",
