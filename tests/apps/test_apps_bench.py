@@ -58,9 +58,10 @@ if given.get("seed") == "8":
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch) -> None:
     package = tmp_path / "stand-in" / "worldmodel"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()  # else the installed one is preferred
-    (package / "__main__.py").write_text(STAND_IN)
+    (package / "apps").mkdir(parents=True)
+    for folder in (package, package / "apps"):
+        (folder / "__init__.py").touch()  # else the installed one is preferred
+    (package / "apps" / "child.py").write_text(STAND_IN)
     monkeypatch.chdir(package.parent)  # `python -m` looks there first
 
 
@@ -139,7 +140,7 @@ def test_a_finished_run_is_not_repeated(stand_in, tmp_path):
     report = bench_learning(config)
     record = tmp_path / "out" / "demo" / "reacher-easy" / "seed-0.provenance.json"
     before = record.read_bytes()
-    (tmp_path / "stand-in" / "worldmodel" / "__main__.py").write_text("raise SystemExit('ran again')")
+    (tmp_path / "stand-in" / "worldmodel" / "apps" / "child.py").write_text("raise SystemExit('ran again')")
     assert bench_learning(config) == report
     assert record.read_bytes() == before
 

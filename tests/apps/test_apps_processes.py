@@ -167,14 +167,15 @@ def test_a_batch_that_cannot_be_shared_is_refused_as_the_guide_says(point_run, t
 
 def test_all_must_see_the_same_dataset(dataset):
     path, seen = str(dataset), "4 episodes of 80 steps"
-    opened = following._opened(path, seen, First())
+    config = {"dataset": path, "datasets": []}
+    opened = following._opened(config, seen, First())
     assert opened is not None
     assert len(opened) == 4
     assert opened.in_memory
     assert not learner.open_dataset(path, Neighbour()).in_memory
     with pytest.raises(DatasetError, match=f"process 0 of 3 sees {seen} there, the first one 5 episodes of"):
-        following._opened(path, "5 episodes of 100 steps", First())
-    assert following._opened(None, "nothing that is looked at", First()) is None
+        following._opened(config, "5 episodes of 100 steps", First())
+    assert following._opened(config | {"dataset": None}, "nothing that is looked at", First()) is None
 
 
 def test_each_process_has_a_gpu_and_cores_of_its_own(monkeypatch):

@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_nothing_else(tmp_path, train
     for env_steps in (100, 200):
         with pytest.raises(CheckpointError, match="No space left on device") as caught:
             save(tmp_path, trainer, env_steps)
-        assert "Free some space" in str(caught.value)
+        assert "free some space" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert names(tmp_path) == [earlier.name]
     assert load_checkpoint(tmp_path).path == earlier

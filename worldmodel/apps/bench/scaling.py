@@ -109,7 +109,7 @@ def _collected(config: dict[str, Any], workers: int, path: Path) -> Row:
 
 def _trained(config: dict[str, Any], workers: int, path: Path) -> Row:
     """The second half of a run, by its own metrics."""
-    asked = [quoted("task", config["task"]), quoted("run_dir", path), f"experiment={config['experiment']}"]
+    asked = [quoted("task", config["task"]), quoted("run_dir", path), f"experiment={config['preset']}"]
     asked += [f"{key}={config[key]}" for key in ("num_envs", "env_steps", "random_steps", "compile", "seed")]
     asked += ["eval_episodes=1", "eval_every=1000000000", "checkpoint_every=1000000000"]
     asked += [f"num_workers={max(1, workers)}", f"collector={'ray' if workers else 'local'}"]

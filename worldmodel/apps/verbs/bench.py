@@ -85,7 +85,7 @@ BENCH_VERBS = {
         summary="Measure workers on a Ray cluster: steps and updates per second, bytes moved, staleness.",
         examples=(
             "worldmodel bench scaling",
-            "worldmodel bench scaling workers=[1,2,4,8] ray_address=auto task=walker-walk experiment=base",
+            "worldmodel bench scaling workers=[1,2,4,8] ray_address=auto task=walker-walk preset=base",
         ),
         run=_bench_scaling,
     ),
