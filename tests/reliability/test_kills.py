@@ -54,6 +54,7 @@ class ShortTraining(TrainingOnline):
         return [*super().arguments(folder), "env_steps=80"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", [ShortTraining(), Collecting()], ids=["train", "collect"])
 def test_killed_at_any_of_the_first_steps_the_same_command_goes_on(job, tmp_path):
     """Before there is a configuration or a description, too: what is left behind is in nobody's way."""
