@@ -105,12 +105,11 @@ class LatentModel(nn.Module):
 
         The task stays what it is.
         """
-        current = self.layout.current(latent)
-        seen, code = current.split([self.size.latent_dim, self.size.task_code_dim], dim=-1)
-        moved = seen + output if self.size.latent_norm == "none" else output
+        seen, dim = self.layout.current(latent), self.size.latent_dim
+        moved = seen[..., :dim] + output if self.size.latent_norm == "none" else output
         if not self.size.tasks:
             return moved
-        return torch.cat([moved, code.expand(*moved.shape[:-1], -1)], dim=-1)
+        return torch.cat([moved, seen[..., dim:].expand(*moved.shape[:-1], -1)], dim=-1)
 
     def _full(self, output: Tensor) -> Tensor:
         """In the precision of the weights, whatever that of matrix products is."""

@@ -37,9 +37,8 @@ def single_task(model: WorldModel, task: int) -> WorldModel:
     single.dynamics[1].load_state_dict(model.dynamics[1].state_dict())
     _fold(single.reward_head, model.reward_head, both)
     _fold(single.q_heads, model.q_heads, both)
-    _fold(
-        single.policy.layers, model.policy.layers, latent, outputs=action.isnan().repeat(2)
-    )  # mean, log std
+    of_mean_and_log_std = action.isnan().repeat(2)
+    _fold(single.policy.layers, model.policy.layers, latent, outputs=of_mean_and_log_std)
     if single.continuation_head is not None and model.continuation_head is not None:
         _fold(single.continuation_head, model.continuation_head, latent)
     return single

@@ -24,9 +24,8 @@ class WorldModel(LatentModel):
         self.scalar = DiscreteRegression(size.num_bins)
         self.reward_head = zero_last_layer(mlp(both, hidden, size.num_bins))
         self.q_heads = zero_last_layer(ensemble_mlp(size.num_q, both, hidden, size.num_bins))
-        end = (
-            size.history * self.layout.embedding_dim
-        )  # of the newest embedding, which ends in the task's code
+        # Of the newest embedding, which ends in the task's code, and this in its mask of actions.
+        end = size.history * self.layout.embedding_dim
         mask = slice(end - size.action_dim, end) if size.tasks else None
         self.policy = Policy(latent_dim, hidden, size.action_dim, mask=mask)
         self.continuation_head = (

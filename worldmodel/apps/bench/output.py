@@ -70,12 +70,19 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_all(
-    folder: Path, name: str, *, rows: Sequence[Row], record: Mapping[str, Any], figure: Figure, page: str
+    folder: Path,
+    name: str,
+    *,
+    rows: Sequence[Row],
+    record: Mapping[str, Any],
+    page: str,
+    figure: Figure | None = None,
 ) -> Path:
-    """Table, provenance, picture and page, all called `name`; returns the path of the page."""
+    """Table, provenance, picture if there is one, and page, all called `name`; returns the page's path."""
     write_table(folder / f"{name}.csv", rows)
     write_json(folder / f"{name}.json", record)
-    save(figure, folder / f"{name}.png")
+    if figure is not None:
+        save(figure, folder / f"{name}.png")
     write_text(folder / f"{name}.md", page)
     return folder / f"{name}.md"
 

@@ -24,7 +24,7 @@ from worldmodel.apps.bench.output import (
     check_names,
     make_folder,
     provenance,
-    write_table,
+    write_all,
 )
 from worldmodel.apps.bench.peer_list import LIBRARIES, PEERS
 from worldmodel.apps.bench.peer_planners import Peer, Size
@@ -32,11 +32,9 @@ from worldmodel.apps.bench.peers_report import figure, page
 from worldmodel.apps.bench.timing import Spread, take_turns
 from worldmodel.apps.build import build_device
 from worldmodel.apps.config import positive
-from worldmodel.apps.plots import save
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.statistics import mean_interval
-from worldmodel.files import write_json, write_text
 
 PROBLEMS = {"linear": problems.linear, "latent": problems.latent}
 MEASURES = ("overhead", "quality", "batch")
@@ -84,11 +82,8 @@ def bench_peers(config: dict[str, Any], given: set[str]) -> Path:
                 rows += _quality(peers, config, device, advance)
             else:
                 rows += _overhead(measure, peers, config, device, advance)
-    write_table(folder / "peers.csv", rows)
-    write_json(folder / "peers.json", record)
-    save(figure(rows), folder / "peers.png")
-    write_text(folder / "peers.md", page(rows, config, record))
-    return folder / "peers.md"
+    text = page(rows, config, record)
+    return write_all(folder, "peers", rows=rows, record=record, figure=figure(rows), page=text)
 
 
 def contestants(config: dict[str, Any]) -> list[Peer]:

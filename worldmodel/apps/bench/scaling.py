@@ -18,7 +18,7 @@ from worldmodel.apps.bench.output import (
     markdown_table,
     provenance,
     provenance_lines,
-    write_table,
+    write_all,
 )
 from worldmodel.apps.collect import collect
 from worldmodel.apps.config import compose_config, not_negative, positive, quoted, to_dict
@@ -28,7 +28,6 @@ from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.train import make_training
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
-from worldmodel.files import write_json
 from worldmodel.training import read_metrics
 
 KINDS = ("collect", "train")
@@ -82,10 +81,7 @@ def bench_scaling(config: dict[str, Any], given: set[str]) -> Path:
             row = measures[kind](config, workers, Path(scratch) / str(number))
             rows.append({"kind": kind, "workers": workers, "repeat": repeat, **dict.fromkeys(HEADERS), **row})
             display.update(len(rows), {"env steps/s": f"{row['env_steps_per_s']:.0f}"})
-    write_table(folder / "scaling.csv", rows)
-    write_json(folder / "scaling.json", record)
-    (folder / "scaling.md").write_text(_page(rows, record))
-    return folder / "scaling.md"
+    return write_all(folder, "scaling", rows=rows, record=record, page=_page(rows, record))
 
 
 def _collected(config: dict[str, Any], workers: int, path: Path) -> Row:
@@ -117,9 +113,12 @@ def _trained(config: dict[str, Any], workers: int, path: Path) -> Row:
     path.mkdir(parents=True)
     make_training(path, training).run()
     told = [
-        row for row in read_metrics(path) if "train/update_cpu_seconds" in row and "eval/seconds" not in row
+        row
+        for row in read_metrics(path)
+        if row["env_steps"] >= config["env_steps"] / 2
+        and "train/update_cpu_seconds" in row
+        and "eval/seconds" not in row
     ]
-    told = [row for row in told if row["env_steps"] >= config["env_steps"] / 2]
     if len(told) < 2:
         raise ConfigError(f"env_steps={config['env_steps']}: too few to measure; give more")
     first, last = told[0], told[-1]
