@@ -90,6 +90,7 @@ SHORT = {
     "train dataset=": OFFLINE,
     "train datasets=": OFFLINE,
     "train collector=": (*ONLINE, "num_workers=1"),
+    "train num_updates=": ("num_updates=6",),  # goes on with a dataset
     "train resume=": ("env_steps=800", "eval_episodes=1"),
     "control": ACT,
     "control alarm=": ("episodes=1", "video=false", *FEW),

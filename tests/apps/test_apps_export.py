@@ -133,7 +133,13 @@ def test_a_pretrained_model_is_found_by_name(exported, tmp_path, monkeypatch, re
     assert pretrained.resolve("pretrained/point").as_posix() == "pretrained/point"
 
 
-@pytest.mark.parametrize("name", pretrained_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "cheetah-run" else pytest.mark.slow)
+        for name in pretrained_names()
+    ],
+)
 def test_a_pretrained_model_does_what_its_card_says(name, tmp_path):
     """One episode each; the card's own numbers are of many."""
     folder = PRETRAINED / name

@@ -96,6 +96,8 @@ def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tm
     assert quantities == {"x", "x_velocity", "y", "y_velocity", "mass"}
     assert rows["x", "latent"] > 0.8
     assert rows["y", "observation"] > 0.99
+    assert rows["y", "places"] > 0.999
+    assert rows["x_velocity", "places"] > 0.8
     assert (tmp_path / "probe.png").stat().st_size > 5000
 
 

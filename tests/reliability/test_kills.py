@@ -1,4 +1,4 @@
-"""A few kills of each in the ordinary tests; in the slow ones `RELIABILITY_KILLS`, a hundred if not set."""
+"""A few kills of some in the ordinary tests; `RELIABILITY_KILLS` (a hundred) of each in the slow ones."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ NUM_KILLS = int(os.environ.get("RELIABILITY_KILLS", "100"))
 NAMES = [*JOBS, "serve"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["train", "collect", "serve"])
 def test_a_few_kills_cost_nothing_finished(name):
     count = count_kills(name, 3, seed=1000)
     assert count["kills"] == 3

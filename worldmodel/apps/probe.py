@@ -57,7 +57,7 @@ def run_probe(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
             for index, (name, model) in enumerate(features.items())
         }
     found["observation"] = [_seen(run.model, episode)[:: config["every"]] for episode in episodes]
-    names, targets = _targets(run, episodes, config["every"])
+    names, targets, found["places"] = _physics(run, episodes, config["every"])
     rows = _fit(config, found, names, targets, is_held_out)
     folder = Path(config["output"]) if config["output"] else run.directory / "probe"
     write_report(folder, run.task, rows, record)
@@ -108,20 +108,22 @@ def _seen(model: LatentModel, episode: Episode) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _targets(run: TrainedRun, episodes: Sequence[Episode], every: int) -> tuple[list[str], list[np.ndarray]]:
-    """Names of the quantities that vary, and their values (rows, quantities) in each episode."""
+def _physics(
+    run: TrainedRun, episodes: Sequence[Episode], every: int
+) -> tuple[list[str], list[np.ndarray], list[np.ndarray]]:
+    """Names of the quantities that vary; their values (rows, quantities), and `_places`, in each episode."""
     env = build_env(run.task, {**run.config["env"], "observe": ["state"]}, num_envs=1, seed=0, how="sync")
     try:
         assert isinstance(env, envs.SyncTaskVectorEnv)
-        found = []
+        found, places = [], []
         for episode in episodes:
             env.reset()
-            states = np.array(episode.extra["physics_state"][::every])
-            values = envs.quantities(env.simulations[0], states)
+            values = envs.quantities(env.simulations[0], np.array(episode.extra["physics_state"]))
+            places.append(_places(values, np.array(episode.action), run.model.size.history)[::every])
             for name, value in episode.info.items():
                 if name.startswith("factors."):
-                    values[name.removeprefix("factors.")] = np.full(len(states), value)
-            found.append(values)
+                    values[name.removeprefix("factors.")] = np.full(len(episode.action), value)
+            found.append({name: rows[::every] for name, rows in values.items()})
     finally:
         env.close()
     names = list(dict.fromkeys(name for values in found for name in values))
@@ -130,9 +132,19 @@ def _targets(run: TrainedRun, episodes: Sequence[Episode], every: int) -> tuple[
         for values in found
     ]
     varies = np.concatenate(rows).std(0) > _LEAST_STD
-    return [name for name, kept in zip(names, varies, strict=True) if kept], [
-        each[:, varies] for each in rows
-    ]
+    kept = [name for name, kept in zip(names, varies, strict=True) if kept]
+    return kept, [each[:, varies] for each in rows], places
+
+
+def _places(values: dict[str, np.ndarray], action: np.ndarray, history: int) -> np.ndarray:
+    """Places and angles, as they truly are, at the steps that a latent holds, and the actions in between."""
+    still = [name for name in values if not name.endswith("_velocity") and " touches " not in name]
+    places = np.stack([values[name] for name in still], axis=1)
+    steps = np.arange(len(places))
+    parts = [places[np.maximum(steps - past, 0)] for past in range(history)]
+    for past in range(1, history):
+        parts.append(np.where((steps >= past)[:, None], action[np.maximum(steps - past, 0)], 0))
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def _fit(

@@ -15,6 +15,8 @@ FEATURES = {
     "latent": "the latent of the model",
     "untrained": "the latent of the same model with random weights",
     "observation": "the observation itself (images at 16 x 16 pixels), of the last step alone",
+    "places": "true places and angles at the steps that the latent holds, and the actions in between: what "
+    "images could tell of velocities",
 }
 
 
@@ -55,11 +57,12 @@ def _figure(rows: Sequence[Row], task: str, kind: str) -> Figure:
     names = list(dict.fromkeys(row["quantity"] for row in rows))
     figure = Figure(figsize=(8, 1 + 0.3 * len(names)), layout="constrained")
     axes = figure.subplots()
-    for offset, (features, color) in enumerate(zip(FEATURES, ("#e4572e", "#9aa5b1", "#1f3b57"), strict=True)):
+    colors = ("#e4572e", "#9aa5b1", "#1f3b57", "#d9d2c3")
+    for offset, (features, color) in enumerate(zip(FEATURES, colors, strict=True)):
         chosen = {r["quantity"]: r for r in rows if r["features"] == features and r["probe"] == kind}
-        places = np.arange(len(names)) + 0.25 * (offset - 1)
+        places = np.arange(len(names)) + 0.2 * (offset - 1.5)
         values = np.array([chosen[name]["r2"] for name in names]).clip(0, 1)
-        axes.barh(places, values, height=0.23, color=color, label=features)
+        axes.barh(places, values, height=0.18, color=color, label=features)
     axes.set(
         yticks=range(len(names)), yticklabels=names, xlim=(0, 1), xlabel=f"R2 ({kind} probe)", title=task
     )
