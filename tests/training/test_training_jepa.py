@@ -114,11 +114,11 @@ def test_without_a_regularizer_embeddings_collapse():
 def test_padding_teaches_nothing():
     trainer = make(sizes={"history": 2}, horizon=3)
     batch = linear_batch(trainer.window)
-    directions = random_directions(4, 8, torch.Generator().manual_seed(0))
+    targets = objectives.EmbeddingTargets(random_directions(4, 8, torch.Generator().manual_seed(0)))
     padded = ~batch.valid
     changed = Batch(**(vars(batch) | {"action": batch.action + padded[..., None] * 100.0}))
     losses = [
-        objectives.jepa_loss(trainer.model, trainer.settings, each, directions=directions)[0].item()
+        objectives.jepa_loss(trainer.model, trainer.settings, each, targets)[0].item()
         for each in (batch, changed)
     ]
     assert padded[:, 1:].any()

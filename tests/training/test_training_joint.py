@@ -44,8 +44,8 @@ def test_without_rewards_it_is_the_loss_of_models_without_rewards(make, sizes, k
         **{name: getattr(batch, name)[:, near] for name in ("action", "reward", "terminated", "valid")},
         extra={},
     )
-    options = {"directions": directions, "target_encoder": trainer.target_encoder}
-    expected, parts = objectives.jepa_loss(model, settings, short, **options)
+    embedding_targets = objectives.EmbeddingTargets(directions, trainer.target_encoder)
+    expected, parts = objectives.jepa_loss(model, settings, short, embedding_targets)
     loss, metrics, latent = objectives.world_loss(
         model,
         settings,
@@ -53,7 +53,7 @@ def test_without_rewards_it_is_the_loss_of_models_without_rewards(make, sizes, k
         target_q=trainer.target_q,
         noise=torch.zeros(16, settings.horizon, 2),
         heads=torch.arange(2),
-        **options,
+        embedding_targets=embedding_targets,
     )
     torch.testing.assert_close(loss, expected)
     for name in parts:

@@ -46,11 +46,8 @@ class JepaTrainer(Trainer):
             self.model,
             self.settings,
             batch,
-            directions=self._directions(batch.action),
-            target_encoder=self.target_encoder,
-            random_targets=self.random_targets,
-            features=features,
-            processes=self.processes,
+            self._embedding_targets(batch, features),
+            self.processes,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)
         self._average((self.target_encoder, self.model.encoder))

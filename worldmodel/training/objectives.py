@@ -6,7 +6,7 @@ of their gradients, is then that of the whole batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 Metrics = dict[str, Tensor]
 
 
+class EmbeddingTargets(NamedTuple):
+    """What the embeddings of one batch are held to, beside those of what is seen next.
+
+    `directions` (D, M) are those of SIGReg; `encoder` gives the targets, where it is an average of earlier
+    ones; `features` (B, history + H, F) are what `random_targets` see in the images.
+    """
+
+    directions: Tensor
+    encoder: nn.Module | None = None
+    random_targets: RandomTargets | None = None
+    features: Tensor | None = None
+
+
 def world_loss(
     model: WorldModel,
     settings: TrainerSettings,
@@ -31,10 +44,7 @@ def world_loss(
     target_q: nn.Module,
     noise: Tensor,
     heads: Tensor,
-    directions: Tensor | None = None,
-    target_encoder: nn.Module | None = None,
-    random_targets: RandomTargets | None = None,
-    features: Tensor | None = None,
+    embedding_targets: EmbeddingTargets | None = None,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics, Tensor]:
     """Loss of everything but the policy (TD-MPC2, eq. 3); its parts; the latents (B, H, L) imagined.
@@ -42,7 +52,7 @@ def world_loss(
     Windows of `size.history - 1 + settings.horizon + settings.num_td_steps - 1` steps. `noise` (B, H, A),
     standard normal, draws the policy's actions in the targets; `heads` names the heads of `target_q` that
     make them. With `settings.jepa_coefficient` the embeddings are also learned as those of a model without
-    rewards; `directions` and what follows as in `jepa_loss`.
+    rewards, as in `jepa_loss`.
     """
     history, is_joint = model.size.history, settings.jepa_coefficient > 0
     steps = imagined_steps(model, settings)
@@ -80,18 +90,9 @@ def world_loss(
         metrics["continuation_loss"] = losses.weighted_mean(errors, weights, total)
         loss = loss + settings.continuation_coefficient * metrics["continuation_loss"]
     if is_joint:
-        assert directions is not None
+        assert embedding_targets is not None
         joint, parts = joint_embedding_loss(
-            model,
-            settings,
-            batch,
-            embeddings,
-            predictions,
-            directions=directions,
-            target_encoder=target_encoder,
-            random_targets=random_targets,
-            features=features,
-            processes=processes,
+            model, settings, batch, embeddings, predictions, embedding_targets, processes
         )
         metrics |= parts
         loss = loss + settings.jepa_coefficient * joint
@@ -157,33 +158,19 @@ def jepa_loss(
     model: LatentModel,
     settings: TrainerSettings,
     batch: Batch,
-    *,
-    directions: Tensor,
-    target_encoder: nn.Module | None = None,
-    random_targets: RandomTargets | None = None,
-    features: Tensor | None = None,
+    embedding_targets: EmbeddingTargets,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics]:
     """Loss of predicting embeddings, and of keeping them apart; its parts.
 
     Windows of `size.history - 1 + settings.horizon` steps: from the first `history` observations the model is
     rolled forward. Targets are the embeddings themselves, gradient included (LeWM, arXiv 2603.19312), or
-    those of `target_encoder`, an average of earlier encoders. `directions` (D, M) are those of SIGReg.
-    `features` (B, history + H, F) are those that `random_targets` sees in the images.
+    those of `embedding_targets.encoder`.
     """
     embeddings = model.embed(batch.observation)
     _, predictions = rolled(model, settings, batch, embeddings)
     loss, metrics = joint_embedding_loss(
-        model,
-        settings,
-        batch,
-        embeddings,
-        predictions,
-        directions=directions,
-        target_encoder=target_encoder,
-        random_targets=random_targets,
-        features=features,
-        processes=processes,
+        model, settings, batch, embeddings, predictions, embedding_targets, processes
     )
     return loss, metrics | {"loss": loss}
 
@@ -194,14 +181,11 @@ def joint_embedding_loss(
     batch: Batch,
     embeddings: Tensor,
     predictions: Tensor,
-    *,
-    directions: Tensor,
-    target_encoder: nn.Module | None,
-    random_targets: RandomTargets | None,
-    features: Tensor | None,
+    embedding_targets: EmbeddingTargets,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Metrics]:
     """What `jepa_loss` is, of embeddings (B, history + H, D) and what was `rolled` from them."""
+    directions, target_encoder, random_targets, features = embedding_targets
     history, num_seen = model.size.history, embeddings.shape[1]
     wanted = embeddings
     if target_encoder is not None:

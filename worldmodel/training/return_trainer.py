@@ -97,10 +97,7 @@ class ReturnTrainer(Trainer):
             target_q=self.target_q,
             noise=noise,
             heads=self._two_heads(),
-            directions=self._directions(batch.action) if self._is_joint else None,
-            target_encoder=self.target_encoder,
-            random_targets=self.random_targets,
-            features=features,
+            embedding_targets=self._embedding_targets(batch, features) if self._is_joint else None,
             processes=self.processes,
         )
         metrics["grad_norm"] = self._step(self.model_optimizer, loss)

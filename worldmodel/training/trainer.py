@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.data import Batch
 from worldmodel.errors import ConfigError, DivergenceError
 from worldmodel.model import Acceleration, LatentModel
-from worldmodel.training import regularizers
+from worldmodel.training import objectives, regularizers
 from worldmodel.training.augmentation import jitter_hues
 from worldmodel.training.processes import ALONE, Processes
 from worldmodel.training.random_targets import RandomTargets
@@ -125,10 +125,10 @@ class Trainer(ABC):
         whole = (shape[0] * self.processes.count, *shape[1:])
         return self.processes.cut(torch.randn(whole, generator=self.generator)).to(like)
 
-    def _directions(self, like: Tensor) -> Tensor:
-        """Random ones for SIGReg."""
-        dim = self.model.size.latent_dim
-        return regularizers.random_directions(self.settings.num_directions, dim, self.generator).to(like)
+    def _embedding_targets(self, batch: Batch, features: Tensor | None) -> objectives.EmbeddingTargets:
+        dim, number = self.model.size.latent_dim, self.settings.num_directions
+        directions = regularizers.random_directions(number, dim, self.generator).to(batch.action)
+        return objectives.EmbeddingTargets(directions, self.target_encoder, self.random_targets, features)
 
     def _features(self, batch: Batch) -> Tensor | None:
         """What the random targets see in the images as they are, in units of the first batch."""
