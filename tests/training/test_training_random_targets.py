@@ -100,10 +100,11 @@ def test_features_are_the_strength_and_the_centre_of_what_filters_see():
     assert (nothing == 0).all()
     strength, x, y = spot[:, 0, 0].tolist()  # where it is brighter; it is darker nowhere
     assert (spot[:, 1] == 0).all()
-    # Rows of the spot in patches 1 to 4: 2, 6, 6, 2; columns in 5 to 7: 2, 6, 6, and 2 in none.
-    assert strength == pytest.approx(3 * 100 / 255 * 16 * 14, rel=1e-4)
-    assert x == pytest.approx(2 / 7 * (5 * 2 + 6 * 6 + 7 * 6) / 14 - 1, abs=1e-3)
-    assert y == pytest.approx(2 / 7 * 2.5 - 1, abs=1e-3)
+    # Patches of 4 x 4 pixels, 2 apart. Rows of the spot in 3 to 8: 1, 3, 4, 4, 3, 1; columns in 11 to 15: so,
+    # but for the last.
+    assert strength == pytest.approx(3 * 100 / 255 * 16 * 15, rel=1e-4)
+    assert x == pytest.approx(2 / 15 * (11 * 1 + 12 * 3 + 13 * 4 + 14 * 4 + 15 * 3) / 15 - 1, abs=1e-3)
+    assert y == pytest.approx(2 / 15 * 5.5 - 1, abs=1e-3)
 
 
 def test_colours_that_are_jittered_are_not_asked_for():

@@ -6,8 +6,11 @@ from torch import Tensor, nn
 
 from worldmodel.model import scaled
 
-_NUM_FILTERS, _PATCH, _STRIDE = 32, 8, 4  # pixels
+# In pixels; patches so small that most see one thing alone: linear in the features, places of things 5 pixels
+# wide then have an R2 of 0.99, and of 0.97 in patches of 8, 4 apart.
+_NUM_FILTERS, _PATCH, _STRIDE = 32, 4, 2
 _NUM_FEATURES = 6 * _NUM_FILTERS
+_AT_ONCE = 64  # images whose responses fit a CPU's cache
 _FAINT = 0.01  # of the mean strength: a response so faint is nowhere
 
 
@@ -22,6 +25,7 @@ class RandomTargets(nn.Module):
     Chiu et al. 2022 (BEST-RQ, arXiv 2202.01855).
     """
 
+    places: Tensor
     mean_image: Tensor
     mean_strength: Tensor
     mean: Tensor
@@ -32,6 +36,10 @@ class RandomTargets(nn.Module):
         self.filters = nn.Conv2d(
             3, _NUM_FILTERS, _PATCH, stride=_STRIDE, padding=(_PATCH - _STRIDE) // 2, bias=False
         ).requires_grad_(False)
+        along = torch.linspace(-1.0, 1.0, image_size // _STRIDE)
+        y, x = torch.meshgrid(along, along, indexing="ij")
+        places = torch.stack([torch.ones_like(x), x, y], dim=-1).flatten(0, 1)
+        self.register_buffer("places", places, persistent=False)
         self.guess = nn.Linear(embedding_dim, _NUM_FEATURES)
         self.register_buffer("mean_image", torch.zeros(3, image_size, image_size))
         self.register_buffer("mean_strength", torch.zeros(2 * _NUM_FILTERS))
@@ -42,7 +50,7 @@ class RandomTargets(nn.Module):
     def fit(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> None:
         """Take from these images what is ordinary, and the unit of each feature."""
         self.mean_image.copy_(scaled(pixels.flatten(0, -4)).mean(0))
-        self.mean_strength.copy_(self._responses(pixels).sum((-2, -1)).mean(0))
+        self.mean_strength.copy_(self._sums(pixels)[..., 0].mean(0))
         rows = self._seen(pixels)
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0).clamp(min=1e-3))  # what hardly moves is not to count as much as the rest
@@ -60,18 +68,19 @@ class RandomTargets(nn.Module):
         """Squared errors of the guess, mean over the features: 1 where nothing is known."""
         return (self.guess(embeddings) - features).square().mean(-1)
 
-    def _responses(self, pixels: Tensor) -> Tensor:
-        """Of each filter and its negative, at every place: [image, 2 F, H, W]."""
-        found = self.filters(scaled(pixels.flatten(0, -4)) - self.mean_image)
-        return torch.cat([found.relu(), (-found).relu()], dim=1)
-
     def _seen(self, pixels: Tensor) -> Tensor:
-        """How strong each response is, and the x and y of its centre: [image, 6 F]."""
-        responses = self._responses(pixels)
-        height, width = responses.shape[-2:]
-        y = torch.linspace(-1.0, 1.0, height, device=responses.device)
-        x = torch.linspace(-1.0, 1.0, width, device=responses.device)
-        rows, columns = responses.sum(-1), responses.sum(-2)
-        strength = rows.sum(-1)
+        """How strong the response of each filter and of its negative is, and the x and y of its centre."""
+        sums = self._sums(pixels)
+        strength = sums[..., 0]
         clear = strength + (_FAINT * self.mean_strength).clamp(min=1e-6)
-        return torch.cat([strength, columns @ x / clear, rows @ y / clear], dim=-1)
+        return torch.cat([strength, sums[..., 1] / clear, sums[..., 2] / clear], dim=-1)
+
+    def _sums(self, pixels: Tensor) -> Tensor:
+        """Of each filter and its negative, over all places: of its responses, and of these times x and y."""
+        sums = []
+        for images in pixels.flatten(0, -4).split(_AT_ONCE):
+            found = self.filters(scaled(images) - self.mean_image).flatten(2)
+            both = found @ self.places
+            positive = found.relu_() @ self.places
+            sums.append(torch.cat([positive, positive - both], dim=1))
+        return torch.cat(sums)
