@@ -183,21 +183,26 @@ class GoalEvaluation(Evaluation):
         """As a share."""
         return f"{summary.mean:.0%} [{max(0, summary.low):.0%}, {min(1, summary.high):.0%}]"
 
-    def play(self, agent: Agent) -> list[Attempt]:
-        """Play all; an episode counts as solved at the first step that reaches its goal."""
+    def play(self, agent: Agent, *, tell: Callable[[str], None] | None = None) -> list[Attempt]:
+        """Play all; an episode counts as solved at the first step that reaches its goal.
+
+        `tell` hears after each step how far it is.
+        """
         attempts: list[Attempt] = []
         size = self.env.num_envs
         sequence = np.random.SeedSequence([self._seed]).generate_state(-(-self.num_episodes // size) * size)
         for first in range(0, self.num_episodes, size):
             seeds = [int(word) for word in sequence[first : first + size]]
-            attempts += self._round(agent, seeds)
+            attempts += self._round(agent, seeds, f"episode {first + 1} of {self.num_episodes}", tell)
         return attempts[: self.num_episodes]
 
     def close(self) -> None:
         """Free the environments."""
         self.env.close()
 
-    def _round(self, agent: Agent, seeds: list[int]) -> list[Attempt]:
+    def _round(
+        self, agent: Agent, seeds: list[int], where: str, tell: Callable[[str], None] | None
+    ) -> list[Attempt]:
         """One episode in every environment."""
         observation, _ = self.env.reset(seed=seeds)
         agent.reset()
@@ -207,6 +212,8 @@ class GoalEvaluation(Evaluation):
         while num_steps < self.max_steps and not is_over.all():
             observation, _, terminated, truncated, _ = self.env.step(agent.act(observation).action)
             num_steps += 1
+            if tell is not None:
+                tell(f"{where}, step {num_steps} of {self.max_steps}")
             solved = np.array([envs.is_solved(each) for each in self.env.task_envs])
             solved_after[solved & (solved_after == 0)] = num_steps
             is_over = (solved_after > 0) | terminated | truncated

@@ -132,7 +132,7 @@ def _measure(
             agent = Timed(baselines.agent(name, trial.goals, tell))
         else:
             agent = Timed(_agent(name, run, config, trial))
-        attempts = trial.play(agent)
+        attempts = trial.play(agent, tell=lambda where: tell(f"{name}, {where}"))
         num_decisions = len(agent.seconds) * trial.env.num_envs
     finally:
         trial.close()
