@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from worldmodel.apps.cockpit.loop import Loop
     from worldmodel.apps.cockpit.page import Page
 
+_SEARCH_EVERY_S = 30.0  # for garbage
+
 
 def view(config: dict[str, Any], is_wanted: Callable[[Page, Loop], bool] = lambda page, loop: True) -> None:
     """Show the cockpit until Ctrl-C, for `seconds`, or as long as it `is_wanted`.
@@ -67,14 +69,13 @@ def view(config: dict[str, Any], is_wanted: Callable[[Page, Loop], bool] = lambd
 
 @contextmanager
 def _garbage_is_new() -> Iterator[None]:
-    """Look for garbage among what is made from now on, not in all that is imported.
+    """Leave what is imported out of the search for garbage, which then takes milliseconds.
 
-    A browser that leaves takes its connection along only when Python looks for cycles (viser's and asyncio's)
-    in everything, which it does when what is new makes a quarter of what is old. Of 400,000 imported objects
-    that is some hundreds of connections, 0.7 MB each, and the search stops the robot for half a second.
+    A browser that leaves takes its connection along, 0.7 MB of it, only in a search through everything (there
+    are cycles in viser's and asyncio's). Python makes one by itself when what is new makes a quarter of what
+    is old: of 400,000 imported objects, hundreds of connections; and it would stop the robot for so long.
     """
     gc.freeze()
-    gc.collect()  # of nothing: so that little is old
     try:
         yield
     finally:
@@ -98,12 +99,16 @@ def _show(page: Page, loop: Loop, config: dict[str, Any], is_wanted: Callable[[P
     period_s = 1 / config["updates_per_s"]
     began_s = due_s = time.monotonic()
     first_step, num_updates = loop.num_steps, 0
+    searched_s = began_s
     try:
         while is_wanted(page, loop) and not 0 < config["seconds"] < time.monotonic() - began_s:
             if loop.failure is not None:
                 raise loop.failure
             page.update()
             num_updates += 1
+            if time.monotonic() - searched_s > _SEARCH_EVERY_S:
+                gc.collect()
+                searched_s = time.monotonic()
             due_s = max(due_s + period_s, time.monotonic())
             time.sleep(max(0.0, due_s - time.monotonic()))
     finally:
