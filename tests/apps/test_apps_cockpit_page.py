@@ -1,17 +1,21 @@
 """The cockpit's page: its scene and controls on a server of its own, and in a browser."""
 
 import asyncio
+import gc
 import re
 import shutil
 import threading
 import time
-from contextlib import contextmanager
+import weakref
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import viser
+import websockets
+import websockets.sync.client
 from processes import end, start
 from test_apps_cockpit import ORACLE_REACHER, SMALL, view_config
 
@@ -19,6 +23,7 @@ from worldmodel.apps.cockpit.future_scene import ghost_steps, trail_colours
 from worldmodel.apps.cockpit.loop import Loop
 from worldmodel.apps.cockpit.page import Page
 from worldmodel.apps.cockpit.session import Session
+from worldmodel.apps.cockpit.view import view
 from worldmodel.apps.cockpit.viewpoint import Viewpoint, travelling_body
 
 ORACLE_CHEETAH = ("model=oracle", "task=cheetah-run", "env.action_repeat=4", *SMALL)
@@ -240,6 +245,34 @@ def test_the_command_shows_a_page_for_as_long_as_it_is_asked_to_and_says_how_oft
     assert re.search(r"cockpit at http://127\.0\.0\.1:[1-9]\d+ ", ended.out), ended.out
     assert re.search(r"\d+\.\d updates/s of the page, \d+\.\d decisions/s", ended.out), ended.out
     assert "viser" not in ended.out
+
+
+def test_browsers_that_have_left_are_soon_forgotten(monkeypatch):
+    monkeypatch.setattr("worldmodel.apps.cockpit.view._SEARCH_EVERY_S", 0.0)
+    protocol = websockets.Subprotocol(f"viser-v{viser.__version__}")
+    came: list[weakref.ref] = []
+
+    def come_and_leave(page, loop):
+        if came:
+            return False
+        assert gc.get_freeze_count() > 100_000  # what is imported is not searched
+        page.update()
+        connections = page._server._websock_server._live_connections
+        with ExitStack() as browsers:
+            for _ in range(20):
+                uri = f"ws://127.0.0.1:{page._server.get_port()}"
+                browser = websockets.sync.client.connect(uri, subprotocols=[protocol], max_size=None)
+                browsers.enter_context(browser).recv()
+            came.extend(map(weakref.ref, connections.values()))
+            gc.collect(1)  # they have been there for a while
+        while connections:
+            time.sleep(0.01)
+        return True
+
+    view(view_config(*ORACLE_REACHER, "port=0", "paused=true"), come_and_leave)
+    assert len(came) == 20
+    assert sum(browser() is not None for browser in came) < 4
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ class StepBelief:
         self.first = None
 
     def see(self, sighting, actions):
+        assert sighting.step == 0 or sighting.step - 1 in actions
         self.first = sighting.step
 
     def outlook(self, step, actions):
@@ -179,6 +180,59 @@ def test_the_robot_can_be_stopped_by_a_late_plan():
     assert len(episode.actions) == toy_tasks.POINT_STEPS
     assert (np.array(episode.actions)[-5:] == 0).all()
     assert max(told.step for told in log.told) < toy_tasks.POINT_STEPS
+
+
+class Unwatched:
+    """A robot that goes on while its loop sleeps: it is seen next five ticks after its start.
+
+    It is over when it was told nine times, and a plan was made after the first.
+    """
+
+    control_period_s, low, high = 0.01, -np.ones(1), np.ones(1)
+
+    def __init__(self):
+        self.readable, self._sensor = multiprocessing.Pipe()
+        self.told = []
+
+    @property
+    def is_over(self):
+        return len(self.told) > 8 and bool(self.loop._log.plans)
+
+    def start(self):
+        self._step, self._began_s = 0, time.monotonic()
+        return self._seen()
+
+    def read(self):
+        if self._step > 0:
+            return None
+        self._step = 5
+        time.sleep(5 * self.control_period_s)
+        return self._seen()
+
+    def send(self, action):
+        self.told.append(action)
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+    def _seen(self):
+        time_s = self._began_s + self._step * self.control_period_s
+        return Sighting(step=self._step, time_s=time_s, observation={})
+
+
+def test_a_loop_that_was_late_itself_catches_up():
+    robot, planner = Unwatched(), BackgroundPlanner(Counting(), "thread")
+    try:
+        limits = ActionLimits(robot.low, robot.high)
+        robot.loop = RealtimeLoop(robot, planner, LoopSettings(limits=limits))
+        log = robot.loop.live(0)
+    finally:
+        planner.close()
+    assert [told.step for told in log.told] == list(range(len(log.told)))
+    assert log.plans[0].start_step >= 5
 
 
 def test_limits_are_the_last_word():

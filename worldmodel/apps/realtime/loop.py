@@ -138,7 +138,9 @@ class RealtimeLoop:
             if planned.start_step == self._next_step:
                 self._send(self._next_step, planned.actions[0], "fresh", time.monotonic() - self._asked_s)
                 self._next_step += 1
-        if self._seen and not self._planner.is_busy:
+        # Where the loop itself was late, the robot is seen in a step that nothing was told for yet.
+        is_behind = bool(self._seen) and self._seen[-1].step > self._next_step
+        if self._seen and not self._planner.is_busy and not is_behind:
             self._ask()
         if time.monotonic() >= self._leave_s(self._next_step):
             self._do_without()
