@@ -12,7 +12,7 @@ demo: $(VENV)/.installed ## learn cartpole-swingup from nothing and show it on a
 	$(BIN)/worldmodel demo
 
 test: $(VENV)/.installed-dev ## all tests but the slow ones
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/pytest -m slow

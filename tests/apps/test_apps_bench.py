@@ -258,6 +258,7 @@ def test_an_output_of_another_experiment(stand_in, tmp_path, report):
     assert not (tmp_path / "demo" / "reacher-easy" / "seed-1").exists()
 
 
+@pytest.mark.slow
 def test_an_older_run_goes_on_and_is_reported(point_run, tmp_path, capsys):
     """Without a record, with a task whose module must be named."""
     run_dir = tmp_path / "demo" / toy_tasks.POINT / "seed-0"

@@ -89,7 +89,8 @@ def test_a_full_disk_keeps_what_is_recorded_and_it_goes_on_once_there_is_room(tm
     same({number: more[number] for number in kept}, kept)
 
 
-@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # a few kills of `collect` are in tests/reliability
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_killed_at_any_moment_it_goes_on_to_just_what_was_asked_for(tmp_path, num_workers):
     chance = np.random.default_rng(0)
     path = tmp_path / "killed"

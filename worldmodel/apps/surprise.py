@@ -27,6 +27,7 @@ from worldmodel.model import LatentModel
 
 VIDEO_FILE = "surprise.mp4"
 _EARLIEST = 2  # agent steps before a violation, so that there is something to expect
+_LEAST = 1e-12  # surprise, of which there is a logarithm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,11 @@ class Pair:
         """The highest surprise from the violation on, plain and violated."""
         steps = slice(self.at, self.at + window)
         return float(self.plain[steps].max()), float(self.violated[steps].max())
+
+    def typical(self) -> tuple[float, float]:
+        """The geometric mean of the surprise from the violation on to the end, plain and violated."""
+        plain, violated = (np.log(trace[self.at :] + _LEAST).mean() for trace in (self.plain, self.violated))
+        return float(np.exp(plain)), float(np.exp(violated))
 
 
 def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
@@ -151,16 +157,22 @@ def _tensors(observation: envs.Observation) -> dict[str, torch.Tensor]:
 
 def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dict[str, Any]:
     plain, violated = np.array([pair.highest(window) for pair in pairs]).T
-    auroc = stats.mannwhitneyu(violated, plain).statistic / len(pairs) ** 2
+    lasting_plain, lasting_violated = np.array([pair.typical() for pair in pairs]).T
     # Errors are spread over decades: their logarithms are what a paired test may compare.
-    changes = np.log(violated + 1e-12) - np.log(plain + 1e-12)
+    changes = np.log(violated + _LEAST) - np.log(plain + _LEAST)
     p_value = float(stats.ttest_1samp(changes, 0.0).pvalue) if np.ptp(changes) > 0 else None
     return {
         "violation": name,
         "meaning": violation.meaning,
         "breaks_physics": violation.breaks_physics,
         "pairs": len(pairs),
-        "auroc": float(auroc),
-        "ratio": float(np.median(violated / np.maximum(plain, 1e-12))),
+        "auroc": _auroc(plain, violated),
+        "auroc_lasting": _auroc(lasting_plain, lasting_violated),
+        "ratio": float(np.median(violated / np.maximum(plain, _LEAST))),
         "p_value": p_value,  # None where nothing differs
     }
+
+
+def _auroc(plain: np.ndarray, violated: np.ndarray) -> float:
+    """How often a violated episode has more than a plain one."""
+    return float(stats.mannwhitneyu(violated, plain).statistic) / len(plain) ** 2

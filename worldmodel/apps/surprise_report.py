@@ -21,13 +21,22 @@ def write_report(
 ) -> None:
     """Table, page, picture and provenance, and the table on the terminal. Errors: `RunError`."""
     table = markdown_table(
-        ["violation", "what", "pairs", "AUROC", "surprise, times the plain one", "p (paired t-test of logs)"],
+        [
+            "violation",
+            "what",
+            "pairs",
+            "AUROC",
+            "lasting",
+            "surprise, times the plain one",
+            "p (paired t-test of logs)",
+        ],
         [
             [
                 row["violation"].replace("_", " "),
                 row["meaning"],
                 row["pairs"],
                 f"{row['auroc']:.3f}",
+                f"{row['auroc_lasting']:.3f}",
                 f"{row['ratio']:.2f}",
                 "-" if row["p_value"] is None else f"{row['p_value']:.1e}",
             ]
@@ -39,7 +48,8 @@ def write_report(
         "Each episode is played twice with the same start and actions: as it happens, and with one "
         "violation. Surprise is the squared error of the predicted embedding; the highest of "
         f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
-        "more than a plain one (0.5: chance).",
+        "more than a plain one (0.5: chance). Lasting: the same of the geometric mean from the violation on "
+        "to the end of the episode, which tells what stays wrong from what was a surprise for a moment.",
         "",
         *table,
         "",
