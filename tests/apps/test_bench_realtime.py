@@ -10,12 +10,13 @@ from worldmodel.apps.cli import main
 
 def test_each_loop_has_a_row_for_each_period(point_run, tmp_path):
     arguments = [f"checkpoint={point_run}", f"task={toy_tasks.POINT}", "periods_ms=[60,40]", "episodes=1"]
-    arguments += ["loops=[synchronous,no_deadline]"]
     assert main(["bench", "realtime", *arguments, f"output={tmp_path}"]) == 0
     with (tmp_path / "realtime.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["loop"], row["period_ms"]) for row in rows] == [
         ("synchronous", ""),
+        ("deadline", "60"),
+        ("deadline", "40"),
         ("no_deadline", "60"),
         ("no_deadline", "40"),
     ]
