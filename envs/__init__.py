@@ -28,7 +28,7 @@ from envs.live_factors import LiveFactors  # noqa: E402
 from envs.model_copy import copy_model  # noqa: E402
 from envs.oracle import Oracle  # noqa: E402
 from envs.physics import BatchPhysics  # noqa: E402
-from envs.quantities import quantities  # noqa: E402
+from envs.quantities import places, quantities  # noqa: E402
 from envs.registry import (  # noqa: E402
     batch_task,
     batch_task_names,
@@ -79,6 +79,7 @@ __all__ = [
     "is_solved",
     "make",
     "make_vec",
+    "places",
     "quantities",
     "set_goal",
     "set_goal_state",

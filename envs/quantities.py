@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -26,20 +26,41 @@ def quantities(
         simulation: of the task whose states these are; it is left as it was.
         states: as `physics_state` gives them.
     """
-    model = simulation.model
-    qpos, qvel = states[:, 1 : 1 + model.nq], states[:, 1 + model.nq : 1 + model.nq + model.nv]
+    first = 1 + simulation.model.nq
     found: dict[str, np.ndarray] = {}
-    for name, position, velocity, is_angle in _joints(model):
-        if is_angle:
-            found[f"{name}_sin"], found[f"{name}_cos"] = np.sin(qpos[:, position]), np.cos(qpos[:, position])
-        else:
-            found[name] = qpos[:, position].copy()
-        found[f"{name}_velocity"] = qvel[:, velocity].copy()
+    for joint in _joints(simulation.model):
+        found |= _place(joint, states)
+        found[f"{joint.name}_velocity"] = states[:, first + joint.velocity].copy()
     return found | _touches(simulation, states)
 
 
-def _joints(model: mujoco.MjModel) -> Iterator[tuple[str, int, int, bool]]:
-    """Name, place in qpos, place in qvel, and whether it turns; of joints with one degree of freedom."""
+def places(
+    simulation: Simulation, states: Float[np.ndarray, "row state"]
+) -> dict[str, Float[np.ndarray, " row"]]:
+    """Those of `quantities` that a picture could show: positions and angles."""
+    found: dict[str, np.ndarray] = {}
+    for joint in _joints(simulation.model):
+        found |= _place(joint, states)
+    return found
+
+
+class _Joint(NamedTuple):
+    """A joint with one degree of freedom: its places in qpos and qvel, and whether it turns."""
+
+    name: str
+    position: int
+    velocity: int
+    is_hinge: bool
+
+
+def _place(joint: _Joint, states: np.ndarray) -> dict[str, np.ndarray]:
+    position = states[:, 1 + joint.position]
+    if joint.is_hinge:
+        return {f"{joint.name}_sin": np.sin(position), f"{joint.name}_cos": np.cos(position)}
+    return {joint.name: position.copy()}
+
+
+def _joints(model: mujoco.MjModel) -> Iterator[_Joint]:
     import mujoco
 
     kinds = {mujoco.mjtJoint.mjJNT_SLIDE.value: False, mujoco.mjtJoint.mjJNT_HINGE.value: True}
@@ -47,7 +68,7 @@ def _joints(model: mujoco.MjModel) -> Iterator[tuple[str, int, int, bool]]:
         kind = int(model.jnt_type[index])
         if kind in kinds:
             name = model.joint(index).name or f"joint{index}"
-            yield name, int(model.jnt_qposadr[index]), int(model.jnt_dofadr[index]), kinds[kind]
+            yield _Joint(name, int(model.jnt_qposadr[index]), int(model.jnt_dofadr[index]), kinds[kind])
 
 
 def _touches(simulation: Simulation, states: np.ndarray) -> dict[str, np.ndarray]:

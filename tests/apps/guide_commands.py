@@ -134,7 +134,7 @@ SHORT = {
     "bench scaling": (*("workers=[1]", "kinds=[collect]", "episodes=4", "num_envs=1", "repeats=1"),),
     "bench serve": ("clients=[1,2]", "seconds=0.2"),
 }
-PRESET = "'tiny " + " ".join((*ONLINE, "max_random_steps=20", "checkpoint_every=600", "eval_every=600")) + "'"
+PRESET = " ".join(("tiny", *ONLINE, "max_random_steps=20", "checkpoint_every=600", "eval_every=600"))
 
 
 def shortened(words: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from worldmodel.apps import provenance
 from worldmodel.apps.bench_learning import Cell, bench_learning
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config
+from worldmodel.apps.report import preset_dir
 from worldmodel.errors import RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -238,6 +239,13 @@ def test_presets_stand_beside_each_other_and_what_is_published(stand_in, tmp_pat
     assert (output / "curves.png").stat().st_size > 10_000
     curves = (output / "curves.csv").read_text().splitlines()
     assert len(curves) == 1 + 2 * 2 * 2  # presets, seeds, evaluations
+
+
+def test_a_preset_of_many_changes_has_a_folder_of_its_own(tmp_path):
+    long = "tiny " + " ".join(f"training.setting_{number}={number}" for number in range(30))
+    one, other = preset_dir(tmp_path, f"{long} seed=1"), preset_dir(tmp_path, f"{long} seed=2")
+    assert one != other
+    one.mkdir()  # short enough for a file system
 
 
 def test_a_run_that_goes_on_says_both_commits(stand_in, tmp_path, monkeypatch):

@@ -28,7 +28,6 @@ COMMANDS = [block for found in BLOCKS.values() for block in found if isinstance(
 # Python that another test runs with what it needs around it, or that needs a package which is not ours.
 RUN_ELSEWHERE = {
     "README.md": "tests/apps/test_apps_results.py::test_python_in_the_readme_runs",
-    "datasets.md": "tests/data/test_dataset_guide.py::test_the_python_of_the_guide_runs_in_order",
     "planners.md": "tests/planners/test_planner_guide.py::test_each_block_of_the_guide_runs",
 }
 LAYOUTS = {

@@ -87,6 +87,23 @@ def test_bench_goals_measures_agents_on_the_same_goals(run_dir, tmp_path):
     assert "of the goals" not in (tmp_path / "goals.md").read_text().splitlines()[0]
 
 
+def test_bench_goals_goes_on_where_it_was_cut(run_dir, tmp_path):
+    command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=2", f"output={tmp_path}"]
+    assert main([*command, "agents=[random,zero]"]) == 0
+    table = tmp_path / "goals.csv"
+    whole = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(whole[:2]) + whole[2][:9])  # killed as it wrote the last row
+    assert main([*command, "agents=[zero,random]"]) == 0
+    again = table.read_text().splitlines(keepends=True)
+    assert again[:2] == whole[:2]
+    assert [row.split(",")[:5] for row in again[2:]] == [whole[2].split(",")[:5]]
+    page = (tmp_path / "goals.md").read_text()
+    assert page.index("| zero |") < page.index("| random |")
+    assert main([*command, "agents=[random]", "episodes=3"]) == 0  # another measurement, beside the first
+    assert len(table.read_text().splitlines()) == 4
+    assert "| random | even noise | 3 |" in (tmp_path / "goals.md").read_text()
+
+
 def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tmp_path):
     command = ["probe", f"checkpoint={run_dir}", f"dataset={dataset}", f"output={tmp_path}", "every=3"]
     assert main([*command, "kinds=[linear]"]) == 0

@@ -118,12 +118,14 @@ def _physics(
         found, places = [], []
         for episode in episodes:
             env.reset()
-            values = envs.quantities(env.simulations[0], np.array(episode.extra["physics_state"]))
-            places.append(_places(values, np.array(episode.action), run.model.size.history)[::every])
+            simulation, states = env.simulations[0], np.array(episode.extra["physics_state"])
+            still = envs.places(simulation, states)
+            places.append(_places(still, np.array(episode.action), run.model.size.history)[::every])
+            values = envs.quantities(simulation, states[::every])
             for name, value in episode.info.items():
                 if name.startswith("factors."):
-                    values[name.removeprefix("factors.")] = np.full(len(episode.action), value)
-            found.append({name: rows[::every] for name, rows in values.items()})
+                    values[name.removeprefix("factors.")] = np.full(len(states[::every]), value)
+            found.append(values)
     finally:
         env.close()
     names = list(dict.fromkeys(name for values in found for name in values))
@@ -136,10 +138,9 @@ def _physics(
     return kept, [each[:, varies] for each in rows], places
 
 
-def _places(values: dict[str, np.ndarray], action: np.ndarray, history: int) -> np.ndarray:
+def _places(still: dict[str, np.ndarray], action: np.ndarray, history: int) -> np.ndarray:
     """Places and angles, as they truly are, at the steps that a latent holds, and the actions in between."""
-    still = [name for name in values if not name.endswith("_velocity") and " touches " not in name]
-    places = np.stack([values[name] for name in still], axis=1)
+    places = np.stack(list(still.values()), axis=1)
     steps = np.arange(len(places))
     parts = [places[np.maximum(steps - past, 0)] for past in range(history)]
     for past in range(1, history):

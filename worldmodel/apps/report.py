@@ -1,6 +1,7 @@
 """The report of `worldmodel bench learning`: curves, tables, and what they were measured with."""
 
 import csv
+import hashlib
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ AGENTS = {
 }
 
 MILESTONES = (25_000, 50_000, 100_000)  # env steps of the table of returns
+_MAX_NAME = 100  # letters of a folder's name
 
 Curve = dict[int, list[float]]  # env steps -> one evaluation for each seed
 
@@ -86,8 +88,11 @@ def write_report(output: Path, config: dict[str, Any]) -> Path:
 
 
 def preset_dir(output: Path, preset: str) -> Path:
-    """Where a preset's runs are: spaces and slashes do not belong into a folder's name."""
-    return output / re.sub(r"[^\w.=+-]+", "-", preset).strip("-")
+    """Where a preset's runs are: a folder's name has no spaces and slashes, and an end of its own if cut."""
+    name = re.sub(r"[^\w.=+-]+", "-", preset).strip("-")
+    if len(name) > _MAX_NAME:
+        name = f"{name[: _MAX_NAME - 9]}-{hashlib.sha256(preset.encode()).hexdigest()[:8]}"
+    return output / name
 
 
 def run_dirs(output: Path, task: str) -> list[Path]:

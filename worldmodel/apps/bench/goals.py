@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from worldmodel.apps.agent import Agent, Decision, PlanningAgent
 from worldmodel.apps.bench.goal_baselines import BASELINES, Baselines
-from worldmodel.apps.bench.output import (
-    Row,
-    check_names,
-    make_folder,
-    markdown_table,
-    provenance,
-    provenance_lines,
-    write_all,
-)
+from worldmodel.apps.bench.goals_report import AGENTS, write_report
+from worldmodel.apps.bench.output import Row, check_names, make_folder, provenance
+from worldmodel.apps.bench.sweep import Sweep
 from worldmodel.apps.build import build_device, build_planning_agent
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
 from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight, require_goals
 from worldmodel.apps.memory import Observation
-from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.simple_agents import RandomAgent, ZeroAgent
 from worldmodel.apps.statistics import success_interval
 from worldmodel.apps.trained import TrainedRun, open_run
+from worldmodel.errors import RunError
+from worldmodel.files import reason_of
 
-AGENTS = {
-    "planner": "plans in the learned model at every step",
-    "open_loop": "plans in the learned model, and plays the whole plan before the next",
-    **BASELINES,
-    "random": "even noise",
-    "zero": "no action",
-    "oracle": "plans at every step in the simulator itself, rewarded for coming near",
-}
-COLORS = {
-    "planner": "#e4572e",
-    "open_loop": "#f2a541",
-    "inverse_dynamics": "#3a9d6e",
-    "behaviour_cloning": "#7fb7be",
-    "random": "#9aa5b1",
-    "zero": "#8d6a9f",
-    "oracle": "#1f3b57",
-}
+KEY = ("agent", "settings")
+COLUMNS = (
+    *KEY, "episodes", "max_steps", "success", "success_low", "success_high", "median_steps",
+    "cpu_ms_per_decision", "training_cpu_s", "num_solved_by_step", "commit", "machine",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Who plays, and a short digest of all that its numbers depend on."""
+
+    agent: str
+    settings: str
+
+    @classmethod
+    def of(cls, agent: str, run: TrainedRun, config: dict[str, Any]) -> Cell:
+        """What `config`, that of `configs/bench_goals.yaml`, asks of an agent."""
+        left_out = {"agents", "checkpoint", "output", "episodes" if agent == "oracle" else "oracle_episodes"}
+        if agent not in BASELINES:
+            left_out |= {"dataset", "inverse_updates", "cloning_updates"}
+        told = {key: value for key, value in config.items() if key not in left_out}
+        told["planner"] = run.planner_config(config.get("planner"))
+        told["model"] = run.checkpoint.state["digest"]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        return cls(agent=agent, settings=digest.hexdigest()[:12])
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Which cell of the sweep it is, as text."""
+        return self.agent, self.settings
 
 
 class OpenLoopAgent:
@@ -92,9 +102,10 @@ class Timed:
 
 
 def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
-    """Play, then write `goals.csv`, `.md`, `.png` and `.json`; returns the path of the page.
+    """Play what is missing in `goals.csv`, then write `goals.md`, `.png` and `.json`.
 
-    `config` is that of `configs/bench_goals.yaml`; `given` are the keys that the user named.
+    `config` is that of `configs/bench_goals.yaml`; `given` are the keys that the user named. Returns the
+    path of the page.
     Errors: `ConfigError`, `EnvError`, `CheckpointError` or `RunError` for a user's mistake.
     """
     check_names("agents", config["agents"], list(AGENTS))
@@ -108,23 +119,20 @@ def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
     folder = make_folder(config["output"] or str(run.directory / "goals"))
     record = provenance("bench goals", config, given, device, PACKAGES)
     torch.set_num_threads(1)
-    rows: list[Row] = []
-    with ProgressDisplay("bench goals", len(config["agents"]), "agents") as display:
-        for done, name in enumerate(config["agents"]):
-
-            def tell(what: str, done: int = done) -> None:
-                display.update(done, {"now": what})
-
-            tell(name)
-            rows.append(_measure(name, run, config, baselines, tell))
-            display.note(f"{name}: {rows[-1]['success']:.1%}")
-    page = _page(rows, run, config, record)
-    return write_all(folder, "goals", rows=rows, record=record, figure=_figure(rows, run.task), page=page)
+    cells = [Cell.of(name, run, config) for name in config["agents"]]
+    sweep = Sweep(verb="bench goals", path=folder / "goals.csv", columns=COLUMNS, key=KEY)
+    try:
+        sweep.run_here(cells, lambda cell, tell: _measure(cell, run, config, baselines, tell))
+        found = {sweep.key_of(row): row for row in sweep.rows()}
+        return write_report(folder, [found[cell.key] for cell in cells], run.task, config["seed"], record)
+    except OSError as error:
+        raise RunError(f"cannot write output={folder}: {reason_of(error)}") from error
 
 
 def _measure(
-    name: str, run: TrainedRun, config: dict[str, Any], baselines: Baselines, tell: Callable[[str], None]
+    cell: Cell, run: TrainedRun, config: dict[str, Any], baselines: Baselines, tell: Callable[[str], None]
 ) -> Row:
+    name = cell.agent
     num_episodes = config["oracle_episodes" if name == "oracle" else "episodes"]
     trial = GoalEvaluation(run.task, run.config["env"], num_episodes=num_episodes, seed=config["seed"])
     try:
@@ -132,14 +140,14 @@ def _measure(
             agent = Timed(baselines.agent(name, trial.goals, tell))
         else:
             agent = Timed(_agent(name, run, config, trial))
+        tell(name)
         attempts = trial.play(agent, tell=lambda where: tell(f"{name}, {where}"))
         num_decisions = len(agent.seconds) * trial.env.num_envs
     finally:
         trial.close()
     solved = [attempt.num_steps for attempt in attempts if attempt.is_solved]
     interval = success_interval(len(solved), len(attempts))
-    return {
-        "agent": name,
+    return dict(zip(KEY, cell.key, strict=True)) | {
         "episodes": len(attempts),
         "max_steps": trial.max_steps,
         "success": interval.mean,
@@ -179,43 +187,3 @@ def _agent(name: str, run: TrainedRun, config: dict[str, Any], trial: GoalEvalua
     planner_config = run.planner_config(config.get("planner"))
     agent = build_planning_agent(foresight, planner_config, seed=seed)
     return OpenLoopAgent(agent) if name == "open_loop" else agent
-
-
-def _page(rows: list[Row], run: TrainedRun, config: dict[str, Any], record: dict[str, Any]) -> str:
-    lines = [f"# Who reaches the goals of {run.task}", "", *provenance_lines(record), ""]
-    lines += [
-        f"Every agent plays the same starts and goals (seed {config['seed']}, not those that were trained or "
-        "evaluated on meanwhile); no start has reached its goal. Solved: the goal was reached at one of the "
-        f"first {rows[0]['max_steps']} steps. In brackets the 95 % interval (Wilson). Steps: the median of "
-        "those that were solved. Decision: of one environment, CPU time. Training: CPU time; the inverse "
-        "dynamics needs the model besides.",
-        "",
-    ]
-    cells = [
-        [
-            row["agent"].replace("_", " "),
-            AGENTS[row["agent"]],
-            row["episodes"],
-            f"{row['success']:.1%} [{row['success_low']:.1%}, {row['success_high']:.1%}]",
-            "-" if row["median_steps"] is None else f"{row['median_steps']:.0f}",
-            f"{row['cpu_ms_per_decision']:.1f} ms",
-            "-" if row["training_cpu_s"] is None else f"{row['training_cpu_s']:.0f} s",
-        ]
-        for row in rows
-    ]
-    lines += markdown_table(["agent", "which", "episodes", "solved", "steps", "decision", "training"], cells)
-    return "\n".join([*lines, "", "![solved after so many steps](goals.png)", ""])
-
-
-def _figure(rows: list[Row], task: str) -> Figure:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        counts = [0, *map(int, str(row["num_solved_by_step"]).split())]
-        share = np.array(counts) / row["episodes"]
-        label = row["agent"].replace("_", " ")
-        axes.step(range(len(share)), share, where="post", label=label, color=COLORS[row["agent"]])
-    axes.set(xlabel="agent steps", ylabel="solved by then", title=task, ylim=(-0.02, 1.02))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure

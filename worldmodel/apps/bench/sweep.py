@@ -1,9 +1,10 @@
-"""A sweep: cells measured in processes of their own; finished ones are kept, and the same command goes on."""
+"""A sweep: cells measured one by one; finished ones are kept, and the same command goes on."""
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,18 +71,62 @@ class Sweep:
 
         Errors: `RunError` in the end, if cells failed; the others are kept.
         """
+        with self._missing(cells) as missing:
+            if missing:
+                # No core waits for a long one in the end.
+                missing.sort(key=lambda cell: -cost(cell))
+                self._run(missing, run_cell, len(cells), launch)
+
+    def run_here(
+        self, cells: Sequence[AnyCell], run_cell: Callable[[AnyCell, Callable[[str], None]], dict[str, Any]]
+    ) -> None:
+        """Run what is not there yet one after the other, in this process.
+
+        `run_cell` gets a cell, and whom to tell how far it is.
+        """
+        with self._missing(cells) as missing, self._appended(len(cells), len(missing)) as (keep, display):
+            for done, cell in enumerate(missing, start=len(cells) - len(missing)):
+
+                def tell(what: str, done: int = done) -> None:
+                    display.update(done, {"now": what})
+
+                keep(run_cell(cell, tell) | _measured_with())
+                display.update(done + 1)
+
+    @contextmanager
+    def _missing(self, cells: Sequence[AnyCell]) -> Iterator[list[AnyCell]]:
+        """What is not there yet; the table is whole, and nobody else's meanwhile."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_run(self.path.parent)
         try:
             rows = self.rows()
             self._write(rows)
             done = {self.key_of(row) for row in rows}
-            # No core waits for a long one in the end.
-            missing = sorted((cell for cell in cells if cell.key not in done), key=lambda cell: -cost(cell))
-            if missing:
-                self._run(missing, run_cell, len(cells), launch)
+            yield [cell for cell in cells if cell.key not in done]
         finally:
             lock.release()
+
+    @contextmanager
+    def _appended(
+        self, num_cells: int, num_missing: int
+    ) -> Iterator[tuple[Callable[[dict[str, Any]], None], ProgressDisplay]]:
+        """What keeps a row for good, and a display of how many there are."""
+        with (
+            self.path.open("a", newline="") as file,
+            ProgressDisplay(self.verb, num_cells, "cells", done=num_cells - num_missing) as display,
+        ):
+            writer = csv.DictWriter(file, self.columns)
+
+            def keep(row: dict[str, Any]) -> None:
+                writer.writerow(row)
+                file.flush()
+                os.fsync(file.fileno())
+
+            try:
+                yield keep, display
+            except KeyboardInterrupt:
+                display.note(f"stopped: finished cells are kept in {self.path}, the same command goes on")
+                raise
 
     def _run(
         self,
@@ -91,33 +136,19 @@ class Sweep:
         launch: Launch,
     ) -> None:
         failures: list[str] = []
-        num_done = num_cells - len(missing)
-        with (
-            self.path.open("a", newline="") as file,
-            ProgressDisplay(self.verb, num_cells, "cells", done=num_done) as display,
-        ):
-            writer = csv.DictWriter(file, self.columns)
-            try:
-                with launch.workers() as workers:
-                    running = {workers.submit(_measured, run_cell, cell): cell for cell in missing}
-                    for count, future in enumerate(as_completed(running), start=1):
-                        display.update(num_done + count)
-                        try:
-                            row = future.result()
-                        except BrokenExecutor as error:
-                            raise RunError(
-                                "a process of the sweep was killed; the same command goes on"
-                            ) from error
-                        except Exception as error:
-                            failures.append(f"{' '.join(running[future].key[:-1])}: {error}")
-                            display.note(f"failed: {failures[-1]}")
-                            continue
-                        writer.writerow(row)
-                        file.flush()
-                        os.fsync(file.fileno())
-            except KeyboardInterrupt:
-                display.note(f"stopped: finished cells are kept in {self.path}, the same command goes on")
-                raise
+        with self._appended(num_cells, len(missing)) as (keep, display), launch.workers() as workers:
+            running = {workers.submit(_measured, run_cell, cell): cell for cell in missing}
+            for done, future in enumerate(as_completed(running), start=num_cells - len(missing) + 1):
+                display.update(done)
+                try:
+                    row = future.result()
+                except BrokenExecutor as error:
+                    raise RunError("a process of the sweep was killed; the same command goes on") from error
+                except Exception as error:
+                    failures.append(f"{' '.join(running[future].key[:-1])}: {error}")
+                    display.note(f"failed: {failures[-1]}")
+                else:
+                    keep(row)
         if failures:
             raise RunError(f"{len(failures)} cells failed, the others are kept; the first: {failures[0]}")
 
