@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # PyTorch's own index of CPU builds: without an NVIDIA GPU, the default build on Linux is several GB for nothing.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch>=2.7,<2.14
+PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+PARTS := $(addprefix tests/,analysis data envs model planners remote training)
 
 .PHONY: demo test test-slow test-lowest lint format docs dist audit clean
 
@@ -12,7 +14,9 @@ demo: $(VENV)/.installed ## learn cartpole-swingup from nothing and show it on a
 	$(BIN)/worldmodel demo
 
 test: $(VENV)/.installed-dev ## all tests but the slow ones
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) $(PARTS)
+	@# Of whole commands, without the checks of shapes and types at every call: they take longer than what they check.
+	$(PYTEST) --jaxtyping-packages= $(PARTS:%=--ignore=%)
 
 test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/pytest -m slow

@@ -1,5 +1,10 @@
 """What every folder of tests shares."""
 
+import os
+
+# Of the processes that tests start, too: small tensors are slower on many threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 import envs
 from envs.violations import Violation
-from worldmodel.analysis import surprise
+from worldmodel.analysis import rarity, surprise
 from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay
@@ -156,8 +156,13 @@ def _tensors(observation: envs.Observation) -> dict[str, torch.Tensor]:
 
 
 def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dict[str, Any]:
-    plain, violated = np.array([pair.highest(window) for pair in pairs]).T
-    lasting_plain, lasting_violated = np.array([pair.typical() for pair in pairs]).T
+    # Each is (pair, plain or violated).
+    highest, lasting = (
+        np.array([pair.highest(window) for pair in pairs]),
+        np.array([p.typical() for p in pairs]),
+    )
+    plain, violated = highest.T
+    both = np.stack([highest, lasting])
     # Errors are spread over decades: their logarithms are what a paired test may compare.
     changes = np.log(violated + _LEAST) - np.log(plain + _LEAST)
     p_value = float(stats.ttest_1samp(changes, 0.0).pvalue) if np.ptp(changes) > 0 else None
@@ -167,7 +172,8 @@ def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dic
         "breaks_physics": violation.breaks_physics,
         "pairs": len(pairs),
         "auroc": _auroc(plain, violated),
-        "auroc_lasting": _auroc(lasting_plain, lasting_violated),
+        "auroc_lasting": _auroc(*lasting.T),
+        "auroc_either": _auroc(*(rarity(both[..., side], both[..., 0]) for side in (0, 1))),
         "ratio": float(np.median(violated / np.maximum(plain, _LEAST))),
         "p_value": p_value,  # None where nothing differs
     }

@@ -27,6 +27,7 @@ def write_report(
             "pairs",
             "AUROC",
             "lasting",
+            "either",
             "surprise, times the plain one",
             "p (paired t-test of logs)",
         ],
@@ -37,6 +38,7 @@ def write_report(
                 row["pairs"],
                 f"{row['auroc']:.3f}",
                 f"{row['auroc_lasting']:.3f}",
+                f"{row['auroc_either']:.3f}",
                 f"{row['ratio']:.2f}",
                 "-" if row["p_value"] is None else f"{row['p_value']:.1e}",
             ]
@@ -49,7 +51,8 @@ def write_report(
         "violation. Surprise is the squared error of the predicted embedding; the highest of "
         f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
         "more than a plain one (0.5: chance). Lasting: the same of the geometric mean from the violation on "
-        "to the end of the episode, which tells what stays wrong from what was a surprise for a moment.",
+        "to the end of the episode, which tells what stays wrong from what was a surprise for a moment. "
+        "Either: one detector, which goes by whichever of the two is rarer among plain episodes.",
         "",
         *table,
         "",
