@@ -198,21 +198,13 @@ def is_sketch(block: Command | Python | Drawing) -> bool:
     )
 
 
-@pytest.mark.parametrize("page", [ROOT / "docs" / "tutorial.md", ROOT / "CONTRIBUTING.md"], ids=named)
-def test_a_page_does_what_it_says(page, made, tmp_path, capsys):
-    run_page(page, made, tmp_path)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in ("tutorial.md", "CONTRIBUTING.md")], ids=named
+    "page",
+    [pytest.param(page, marks=() if page.name == "CONTRIBUTING.md" else pytest.mark.slow) for page in PAGES],
+    ids=named,
 )
-def test_every_page_does_what_it_says(page, made, tmp_path, capsys):
-    run_page(page, made, tmp_path)
-
-
-def run_page(page: Path, made: Path, folder: Path) -> None:
-    with reading(page, made, folder) as reader:
+def test_a_page_does_what_it_says(page, made, tmp_path, capsys):
+    with reading(page, made, tmp_path) as reader:
         for block in BLOCKS[page]:
             if not isinstance(block, Drawing) and not is_sketch(block):
                 reader.do(block)

@@ -131,6 +131,7 @@ def commands(block: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_run_in_short(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = [block for mark, block in BLOCKS if mark]

@@ -116,6 +116,7 @@ def test_a_job_that_kills_whoever_does_it_is_given_up(tmp_path, refused):
     assert "give a smaller num_workers= or num_envs=" in refused("collect", *command, "episodes=1")
 
 
+@pytest.mark.slow
 def test_cells_of_a_sweep_have_the_same_results(tmp_path):
     sweep = ("planners=[mppi]", "problems=[lqr]", "budgets.lqr=[8x1x3]", "seeds=[0,1]")
 

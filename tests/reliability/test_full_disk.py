@@ -325,7 +325,7 @@ class FailingCall:
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir"])
 def test_any_call_that_fails_while_collecting_costs_nothing_finished(tmp_path, monkeypatch, capsys, call):
     """Beyond a quota, or on a network disk, such calls fail by themselves: each in turn."""
-    words = [f"task={toy_tasks.POINT}", "episodes=6", "num_envs=2", "policy=random", "env.action_repeat=1"]
+    words = [f"task={toy_tasks.POINT}", "episodes=4", "num_envs=2", "policy=random", "env.action_repeat=1"]
     assert main(["collect", *words, f"dataset={tmp_path / 'whole'}"]) == 0
     expected, number = episodes_of(tmp_path / "whole"), 0
     while True:

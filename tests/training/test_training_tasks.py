@@ -51,7 +51,7 @@ def weights(trainer: ReturnTrainer) -> dict[str, torch.Tensor]:
     return trainer.averaged_model.state_dict() | trainer.target_q.state_dict()
 
 
-def test_each_task_is_learned_by_its_own_dynamics_and_reward(make):
+def test_each_task_is_learned_by_its_own_dynamics_reward_and_unit_of_values(make):
     """In one model; 1 and -100 are the same reward to it, but for the task."""
     trainer = make(average_fraction=0.1, reward_coefficient=1.0)
     tasks, chance = two_tasks(30), np.random.default_rng(0)
@@ -59,6 +59,9 @@ def test_each_task_is_learned_by_its_own_dynamics_and_reward(make):
     for _ in range(400):
         metrics = trainer.update(tasks.sample(64, trainer.window, chance))
     assert metrics["grad_norm"].isfinite()
+    small, large = trainer.value_scale
+    assert 1 <= small < 10
+    assert large > 5 * small
     with torch.no_grad():
         for index, episode in enumerate(
             dataset.episode(0) for dataset in two_tasks(1, num_steps=200).datasets
@@ -73,16 +76,6 @@ def test_each_task_is_learned_by_its_own_dynamics_and_reward(make):
             assert error < 0.2 * reward.var(), index
             moved = (model.step(latent[:-1], action) - latent[1:]).square().mean()
             assert moved < 0.25 * (latent[1:] - latent[:-1]).square().mean(), index
-
-
-def test_each_task_has_its_own_unit_of_values(make):
-    trainer, tasks, chance = make(), two_tasks(30), np.random.default_rng(0)
-    normalize(trainer.model, tasks)
-    for _ in range(300):
-        trainer.update(tasks.sample(64, trainer.window, chance))
-    small, large = trainer.value_scale
-    assert 1 <= small < 10
-    assert large > 5 * small
 
 
 def test_a_unit_of_values_follows_their_range_and_stays_where_there_are_none():

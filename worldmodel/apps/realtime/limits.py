@@ -25,20 +25,16 @@ class ActionLimits:
 
     def __post_init__(self) -> None:
         if not 0 < self.reach <= 1:
-            raise ConfigError(
-                f"realtime.reach={self.reach}: must be above 0 and at most 1, a share of the range"
-            )
+            raise ConfigError(f"loop.reach={self.reach}: must be above 0 and at most 1, a share of the range")
         if self.max_rate is None:
             return
         if self.max_rate.shape not in ((), (1,), self.low.shape):
             raise ConfigError(
-                f"realtime.max_rate has {self.max_rate.size} numbers: give one for all actuators, or one for "
+                f"loop.max_rate has {self.max_rate.size} numbers: give one for all actuators, or one for "
                 f"each of the {self.low.size}"
             )
         if not (self.max_rate > 0).all():
-            raise ConfigError(
-                f"realtime.max_rate={self.max_rate.tolist()}: must be above 0, in units per second"
-            )
+            raise ConfigError(f"loop.max_rate={self.max_rate.tolist()}: must be above 0, in units per second")
 
     def to_units(self, action: np.ndarray) -> np.ndarray:
         """An action in [-1, 1] in the actuators' units."""
