@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.analysis import level, num_episodes_for, rarity, surprise, thresholds
+from worldmodel.analysis import level, num_episodes_for, surprise, thresholds
 
 
 def episode(*values, name="surprise"):
@@ -51,22 +51,3 @@ def test_the_level_is_that_of_the_signal_nearest_to_its_alarm():
 def test_a_signal_that_is_there_in_some_episodes_counts_in_these():
     episodes = [episode(1.0), [{"surprise": 2.0, "lasting_surprise": 0.5}]]
     assert thresholds(episodes, 0.4) == {"surprise": 2.0, "lasting_surprise": 0.5}
-
-
-def test_what_is_rare_by_one_measure_is_rare():
-    plain = np.array([[1.0, 2.0, 3.0, 4.0], [10.0, 40.0, 30.0, 20.0]])
-    assert rarity(plain, plain).tolist() == [0.0, 0.75, 0.5, 0.75]
-    values = np.array([[9.0, 0.0, 3.5, 4.0], [0.0, 0.0, 0.0, 99.0]])
-    assert rarity(values, plain).tolist() == [0.75, 0.0, 0.5, 0.75]
-
-
-def test_what_is_no_surprise_is_not_rare_either():
-    """Episodes as plain ones, by both measures: neither side has more, also of few."""
-    chance = np.random.default_rng(0)
-    shares = []
-    for _ in range(300):
-        plain, other = chance.normal(size=(2, 2, 8))
-        one, two = rarity(plain, plain), rarity(other, plain)
-        shares.append(np.sign(two[:, None] - one).mean())
-    assert abs(np.mean(shares)) < 0.06
-    assert rarity(plain, plain).tolist() == one.tolist()

@@ -17,19 +17,6 @@ def surprise(
     return (predicted - seen).square().sum(-1)
 
 
-def rarity(
-    values: Float[np.ndarray, "measure episode"], plain: Float[np.ndarray, "measure episode"]
-) -> Float[np.ndarray, " episode"]:
-    """How rare the rarest of several measures is, by episode: 1 less the smallest p-value (Tippett 1931).
-
-    A measure's p-value is the share of episodes that have as much: this one, and the others as they are in
-    `plain`.
-    """
-    is_other = ~np.eye(plain.shape[1], dtype=bool)
-    as_much = (plain[:, None] >= values[:, :, None]) & is_other  # measure, episode, other
-    return 1 - ((1 + as_much.sum(2)) / plain.shape[1]).min(0)
-
-
 def num_episodes_for(rate: float) -> int:
     """How many ordinary episodes `thresholds` needs for a rate."""
     return math.ceil(1 / rate) - 1

@@ -12,7 +12,7 @@ from scipy import stats
 
 import envs
 from envs.violations import Violation
-from worldmodel.analysis import rarity, surprise
+from worldmodel.analysis import surprise
 from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.progress import ProgressDisplay
@@ -156,16 +156,15 @@ def _tensors(observation: envs.Observation) -> dict[str, torch.Tensor]:
 
 
 def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dict[str, Any]:
-    # Each is (pair, plain or violated).
-    highest, lasting = (
-        np.array([pair.highest(window) for pair in pairs]),
-        np.array([p.typical() for p in pairs]),
-    )
+    highest = np.array([pair.highest(window) for pair in pairs])  # (pair, plain or violated)
+    lasting = np.array([pair.typical() for pair in pairs])
     plain, violated = highest.T
-    both = np.stack([highest, lasting])
     # Errors are spread over decades: their logarithms are what a paired test may compare.
-    changes = np.log(violated + _LEAST) - np.log(plain + _LEAST)
+    logs = np.log(np.stack([highest, lasting]) + _LEAST)
+    changes = logs[0, :, 1] - logs[0, :, 0]
     p_value = float(stats.ttest_1samp(changes, 0.0).pvalue) if np.ptp(changes) > 0 else None
+    usual = logs[:, :, :1]
+    unusual = (logs - usual.mean(1, keepdims=True)) / np.maximum(usual.std(1, keepdims=True), _LEAST)
     return {
         "violation": name,
         "meaning": violation.meaning,
@@ -173,7 +172,7 @@ def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dic
         "pairs": len(pairs),
         "auroc": _auroc(plain, violated),
         "auroc_lasting": _auroc(*lasting.T),
-        "auroc_either": _auroc(*(rarity(both[..., side], both[..., 0]) for side in (0, 1))),
+        "auroc_either": _auroc(*unusual.max(0).T),
         "ratio": float(np.median(violated / np.maximum(plain, _LEAST))),
         "p_value": p_value,  # None where nothing differs
     }

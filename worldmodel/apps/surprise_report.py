@@ -52,7 +52,8 @@ def write_report(
         f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
         "more than a plain one (0.5: chance). Lasting: the same of the geometric mean from the violation on "
         "to the end of the episode, which tells what stays wrong from what was a surprise for a moment. "
-        "Either: one detector, which goes by whichever of the two is rarer among plain episodes.",
+        "Either: one detector, which goes by whichever of the two is more stds (of logarithms) above plain "
+        "episodes.",
         "",
         *table,
         "",
