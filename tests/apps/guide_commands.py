@@ -128,7 +128,7 @@ SHORT = {
         "episodes=1",
         "num_workers=1",
     ),
-    "bench learning report=": ("tasks=[cartpole-balance]",),
+    "bench learning report=": ("tasks=[cartpole-balance]", "seeds=[0]", "presets=[{preset}]"),
     "bench goals": ("episodes=2", "agents=[planner,random]", *FEW),
     "bench realtime": ("periods_ms=[60]", "episodes=1", "checkpoint=pretrained/cartpole-swingup"),
     "bench scaling": (*("workers=[1]", "kinds=[collect]", "episodes=4", "num_envs=1", "repeats=1"),),
