@@ -170,19 +170,8 @@ def test_imagine_writes_finite_errors_and_a_picture(point_run, tmp_path, capsys)
 
 
 def test_imagine_cuts_its_horizon_to_the_longest_episode(point_run, tmp_path, capsys):
-    assert (
-        main(
-            [
-                "imagine",
-                f"checkpoint={point_run}",
-                f"output={tmp_path}",
-                "episodes=1",
-                "horizon=21",
-                "agent=random",
-            ]
-        )
-        == 0
-    )
+    command = ["imagine", f"checkpoint={point_run}", f"output={tmp_path}", "episodes=1", "horizon=21"]
+    assert main([*command, "agent=random"]) == 0
     assert "horizon=21 is cut to 20" in capsys.readouterr().out
     assert json.loads((tmp_path / "imagine.json").read_text())["table"][-1]["steps"] == 20
 

@@ -50,7 +50,7 @@ def test_a_teleport_surprises_and_another_colour_is_not_seen(run_dir, tmp_path):
     # Of each violation the start and 75 steps, then a second's stay, 12 frames a second.
     assert len(film) == 3 * (75 + 1 + 12)
     assert film.shape[2] > 2 * 360
-    left, right = film[:, 78:438, 12:372].astype(int), film[:, 78:438, 384:744].astype(int)
+    left, right = film[:, 78:438, 12:372].astype(np.int16), film[:, 78:438, 384:744].astype(np.int16)
     differs = np.abs(left - right).max((1, 2, 3)) > 100
     assert not differs[:3].any(), "the teleport comes before the third step"
     assert differs[3:76].all()
