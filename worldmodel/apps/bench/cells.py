@@ -1,7 +1,5 @@
 """One cell of the planner benchmark: one planner with one budget on one problem, for one seed."""
 
-import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 
 from worldmodel.apps.agent import PlanningAgent
 from worldmodel.apps.bench.linear import NUM_ACTIONS, LinearPlant
+from worldmodel.apps.bench.sweep import settings_digest
 from worldmodel.apps.build import build_env, build_planner, build_planning_agent
 from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.trained import open_run
@@ -97,7 +96,7 @@ class Cell:
     def settings(self) -> str:
         """A short digest of all settings: what was measured with others is another cell."""
         told = [self.planner_config, self.episodes, self.env_config, str(self.checkpoint)]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        return settings_digest(told)
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +12,7 @@ import torch
 
 import envs
 from worldmodel.apps.agent import Agent
+from worldmodel.apps.bench.sweep import settings_digest
 from worldmodel.apps.build import action_dim, build_env, build_planning_agent
 from worldmodel.apps.foresight import OracleForesight
 from worldmodel.apps.rollout import Collector
@@ -113,7 +112,7 @@ class Cell:
             self.push_interval_s,
             self.model,
         ]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        return settings_digest(told)
 
     @property
     def key(self) -> tuple[str, ...]:

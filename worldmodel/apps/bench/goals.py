@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from worldmodel.apps.agent import Agent, Decision, PlanningAgent
 from worldmodel.apps.bench.goal_baselines import BASELINES, Baselines
 from worldmodel.apps.bench.goals_report import AGENTS, write_report
 from worldmodel.apps.bench.output import Row, check_names, make_folder, provenance
-from worldmodel.apps.bench.sweep import Sweep
+from worldmodel.apps.bench.sweep import Sweep, settings_digest
 from worldmodel.apps.build import build_device, build_planning_agent
 from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
 from worldmodel.apps.foresight import OracleForesight
@@ -53,8 +51,7 @@ class Cell:
         told = {key: value for key, value in config.items() if key not in left_out}
         told["planner"] = run.planner_config(config.get("planner"))
         told["model"] = run.checkpoint.state["digest"]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        return cls(agent=agent, settings=digest.hexdigest()[:12])
+        return cls(agent=agent, settings=settings_digest(told))
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """A sweep: cells measured one by one; finished ones are kept, and the same command goes on."""
 
 import csv
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, as_completed
@@ -161,6 +163,11 @@ class Sweep:
             writer.writerows(rows)
         fsync(part)
         part.replace(self.path)
+
+
+def settings_digest(told: Any) -> str:
+    """The last part of a cell's key, of all its settings: with others it is another cell."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _measured(run_cell: Callable[[AnyCell], dict[str, Any]], cell: AnyCell) -> dict[str, Any]:
