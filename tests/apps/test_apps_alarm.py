@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import toy_tasks
+from scipy.stats import gmean
 
 import envs
 from worldmodel.analysis import thresholds
@@ -14,8 +15,9 @@ from worldmodel.apps import control as control_module
 from worldmodel.apps.alarm import Monitor, Watch, calibrated
 from worldmodel.apps.build import build_env
 from worldmodel.apps.cli import main
+from worldmodel.apps.expectation import AHEAD
 from worldmodel.apps.trained import make_agent, open_run
-from worldmodel.model import LatentModel, WorldModelSize
+from worldmodel.model import LatentModel, WorldModelSize, imagine
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -37,17 +39,22 @@ def test_a_monitor_tells_the_error_of_what_the_model_predicts_from_all_it_has_se
         monitor.note(action.numpy())
         signals.append(monitor.see({"state": state.numpy()}))
     with torch.no_grad():
-        latent, expected = model.encode({"state": states[0]}), []
-        for state, action in zip(states[1:], actions, strict=True):
+        latents, expected = [model.encode({"state": states[0]})], []
+        for step, state in enumerate(states[1:]):
             seen = model.embed({"state": state})
-            error = (model.predict(latent, action) - seen).square().sum()
-            expected.append((error.item(), model.disagreement(latent, action).item()))
-            latent = model.layout.advance(latent, action, seen)
-    errors, doubts = np.array(expected).T
+            begin = max(0, step + 1 - AHEAD)
+            foreseen = imagine(model, latents[begin], actions[begin : step + 1].transpose(0, 1))[:, -1]
+            ahead = (model.layout.current(foreseen) - seen).square().sum()
+            error = (model.predict(latents[-1], actions[step]) - seen).square().sum()
+            doubt = model.disagreement(latents[-1], actions[step])
+            expected.append((error.item(), ahead.item(), doubt.item()))
+            latents.append(model.layout.advance(latents[-1], actions[step], seen))
+    errors, aheads, doubts = np.array(expected).T
     np.testing.assert_allclose([each["surprise"] for each in signals], errors, rtol=1e-4)
     assert "lasting_surprise" not in signals[8]
-    assert signals[9]["lasting_surprise"] == pytest.approx(errors[:10].mean(), rel=1e-4)
-    assert signals[-1]["lasting_surprise"] == pytest.approx(errors[-10:].mean(), rel=1e-4)
+    assert signals[9]["lasting_surprise"] == pytest.approx(gmean(aheads[:10]), rel=1e-4)
+    assert signals[-1]["lasting_surprise"] == pytest.approx(gmean(aheads[-10:]), rel=1e-4)
+    assert not np.allclose(errors[2:], aheads[2:])
     if model.size.num_dynamics > 1:
         np.testing.assert_allclose([each["disagreement"] for each in signals], doubts, rtol=1e-4)
     else:

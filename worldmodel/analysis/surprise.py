@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Signals = Mapping[str, float]  # what is watched, by name, at one step
+LEAST = 1e-12  # surprise, of which there is a logarithm
 
 
 def surprise(
@@ -15,6 +16,11 @@ def surprise(
 ) -> Float[Tensor, "*batch"]:
     """Squared error of the predicted embedding (violation of expectation, as in LeWM, arXiv 2603.19312)."""
     return (predicted - seen).square().sum(-1)
+
+
+def typical(surprises: Sequence[float] | np.ndarray) -> float:
+    """The geometric mean: surprises are spread over decades, and few steps must not be all that counts."""
+    return float(np.exp(np.log(np.asarray(surprises) + LEAST).mean()))
 
 
 def num_episodes_for(rate: float) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.analysis.surprise import Signals, highest, level, num_episodes_for, surprise, thresholds
+from worldmodel.analysis.surprise import Signals, highest, level, num_episodes_for, thresholds, typical
 from worldmodel.apps.agent import Agent
+from worldmodel.apps.expectation import Expectation
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.errors import ConfigError
@@ -26,34 +27,36 @@ _LASTING = 10  # agent steps: a spike says that something happened, a mean that 
 class Monitor:
     """Watches one robot, step by step, for what its model did not expect.
 
-    Signals: `surprise`, `lasting_surprise` (its mean over the last 10 steps), and of a model with several
-    predictors their `disagreement` about the step.
+    Signals: `surprise`, by what was expected at the last step; `lasting_surprise`, by what was expected
+    several steps ago, its geometric mean over the last 10 steps; and of a model with several predictors their
+    `disagreement` about the step.
     """
 
     def __init__(self, model: LatentModel) -> None:
-        self._model, self._memory = model, Memory(model)
+        self._model, self._memory, self._expectation = model, Memory(model), Expectation(model)
         self._latent: Tensor | None = None
-        self._expected: tuple[Tensor, Signals] | None = None
+        self._noted: Signals | None = None
         self._latest: deque[float] = deque(maxlen=_LASTING)
 
     def reset(self) -> None:
         """A new episode."""
         self._memory.reset()
+        self._expectation.reset()
         self._latest.clear()
-        self._expected = None
+        self._noted = None
 
     @torch.no_grad()
     def see(self, observation: Observation) -> Signals:
         """Of what is observed now {key: (1, ...)}: the signals of the step just taken; none at the first."""
         device = next(self._model.parameters()).device
         self._latent = self._memory.see(to_tensors(observation, device))
-        if self._expected is None:
+        if self._noted is None:
             return {}
-        predicted, further = self._expected
-        self._latest.append(float(surprise(predicted, self._model.layout.current(self._latent))))
-        signals = {"surprise": self._latest[-1], **further}
+        now, ahead = self._expectation.surprises(self._model.layout.current(self._latent))
+        self._latest.append(ahead)
+        signals = {"surprise": now, **self._noted}
         if len(self._latest) == _LASTING:
-            signals["lasting_surprise"] = float(np.mean(self._latest))
+            signals["lasting_surprise"] = typical(self._latest)
         return signals
 
     @torch.no_grad()
@@ -62,10 +65,10 @@ class Monitor:
         assert self._latent is not None, "it has seen nothing yet"
         self._memory.note(action)
         act = torch.from_numpy(np.asarray(action, np.float32)).to(self._latent)
-        further = {}
+        self._expectation.note(self._latent, act)
+        self._noted = {}
         if self._model.size.num_dynamics > 1:
-            further["disagreement"] = float(self._model.disagreement(self._latent, act))
-        self._expected = self._model.predict(self._latent, act), further
+            self._noted = {"disagreement": float(self._model.disagreement(self._latent, act))}
 
     def no_action(self) -> np.ndarray:
         """Nothing done (1, A)."""

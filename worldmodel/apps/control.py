@@ -15,6 +15,7 @@ from worldmodel.analysis.surprise import Signals
 from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.expectation import AHEAD
 from worldmodel.apps.goals import Goal
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay, console
@@ -194,7 +195,7 @@ def _watch(subject: Subject) -> Watch | None:
                 yield watch.trace
 
     about = {key: config[key] for key in ("agent", "goal", "disagreement_weight")}
-    about["model"] = run.checkpoint.state["digest"]
+    about["model"], about["ahead"] = run.checkpoint.state["digest"], AHEAD
     about["planner"] = subject.planner_config if subject.has_planner else None
     path = run.directory / f"alarm-{subject.acting}.json"
     limits = calibrated(path, about, config["alarm_rate"], ordinary)

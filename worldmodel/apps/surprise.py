@@ -12,9 +12,10 @@ from scipy import stats
 
 import envs
 from envs.violations import Violation
-from worldmodel.analysis import surprise
+from worldmodel.analysis.surprise import LEAST, typical
 from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.expectation import Expectation
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.script import Break, Script
@@ -27,12 +28,14 @@ from worldmodel.model import LatentModel
 
 VIDEO_FILE = "surprise.mp4"
 _EARLIEST = 2  # agent steps before a violation, so that there is something to expect
-_LEAST = 1e-12  # surprise, of which there is a logarithm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The surprise (T,) of one episode as it happens, and with a violation before step `at`."""
+    """The surprises (T, 2) of one episode as it happens, and with a violation before step `at`.
+
+    By what was expected at the last step, and several steps ago (`Expectation`).
+    """
 
     script: Script
     plain: np.ndarray
@@ -42,12 +45,11 @@ class Pair:
     def highest(self, window: int) -> tuple[float, float]:
         """The highest surprise from the violation on, plain and violated."""
         steps = slice(self.at, self.at + window)
-        return float(self.plain[steps].max()), float(self.violated[steps].max())
+        return float(self.plain[steps, 0].max()), float(self.violated[steps, 0].max())
 
     def typical(self) -> tuple[float, float]:
-        """The geometric mean of the surprise from the violation on to the end, plain and violated."""
-        plain, violated = (np.log(trace[self.at :] + _LEAST).mean() for trace in (self.plain, self.violated))
-        return float(np.exp(plain)), float(np.exp(violated))
+        """That of several steps ago, its geometric mean from the violation on to the end, likewise."""
+        return typical(self.plain[self.at :, 1]), typical(self.violated[self.at :, 1])
 
 
 def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
@@ -77,7 +79,9 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     finally:
         env.close()
     rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
-    traces = {name: [(pair.plain, pair.violated, pair.at) for pair in pairs[name]] for name in names}
+    traces = {
+        name: [(pair.plain[:, 0], pair.violated[:, 0], pair.at) for pair in pairs[name]] for name in names
+    }
     write_report(folder, run.task, rows, traces, record, window=config["window"])
     if config["video"]:
         _film(folder / VIDEO_FILE, make_env, chosen, pairs)
@@ -117,24 +121,25 @@ def _trace(
     *,
     watched: Mapping[str, Violation] | None = None,
 ) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """The surprise at each step; before which steps each of `watched` is due."""
+    """The surprises at each step (T, 2); before which steps each of `watched` is due."""
     due: dict[str, list[int]] = {name: [] for name in watched or {}}
-    errors: list[float] = []
-    latent = None
+    surprises: list[tuple[float, float]] = []
+    expectation, latent = Expectation(model), None
     for index, observation in enumerate(script.play(env, broken)):
         seen = model.embed(_tensors(observation))
         if latent is None:
             latent = model.layout.start(seen)
         else:
             action = torch.from_numpy(script.actions[index - 1])[None]
-            errors.append(float(surprise(model.predict(latent, action), seen)))
+            expectation.note(latent, action)
+            surprises.append(expectation.surprises(seen))
             latent = model.layout.advance(latent, action, seen)
         for name, each in (watched or {}).items():
             if index >= _EARLIEST and each.is_due(env.simulation.model, env.simulation.data):
                 due[name].append(index)
     # Where the simulation diverged, the episode is over.
-    errors += [errors[-1]] * (len(script.actions) - len(errors))
-    return np.array(errors), due
+    surprises += [surprises[-1]] * (len(script.actions) - len(surprises))
+    return np.array(surprises), due
 
 
 def _film(
@@ -147,7 +152,7 @@ def _film(
     scenes = []
     for name, violation in chosen.items():
         pair = pairs[name][0]
-        scenes.append(Scene(pair.script, Break(violation, pair.at), pair.plain, pair.violated))
+        scenes.append(Scene(pair.script, Break(violation, pair.at), pair.plain[:, 0], pair.violated[:, 0]))
     film(path, make_env, scenes)
 
 
@@ -160,11 +165,11 @@ def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dic
     lasting = np.array([pair.typical() for pair in pairs])
     plain, violated = highest.T
     # Errors are spread over decades: their logarithms are what a paired test may compare.
-    logs = np.log(np.stack([highest, lasting]) + _LEAST)
+    logs = np.log(np.stack([highest, lasting]) + LEAST)
     changes = logs[0, :, 1] - logs[0, :, 0]
     p_value = float(stats.ttest_1samp(changes, 0.0).pvalue) if np.ptp(changes) > 0 else None
     usual = logs[:, :, :1]
-    unusual = (logs - usual.mean(1, keepdims=True)) / np.maximum(usual.std(1, keepdims=True), _LEAST)
+    unusual = (logs - usual.mean(1, keepdims=True)) / np.maximum(usual.std(1, keepdims=True), LEAST)
     return {
         "violation": name,
         "meaning": violation.meaning,
@@ -173,7 +178,7 @@ def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dic
         "auroc": _auroc(plain, violated),
         "auroc_lasting": _auroc(*lasting.T),
         "auroc_either": _auroc(*unusual.max(0).T),
-        "ratio": float(np.median(violated / np.maximum(plain, _LEAST))),
+        "ratio": float(np.median(violated / np.maximum(plain, LEAST))),
         "p_value": p_value,  # None where nothing differs
     }
 

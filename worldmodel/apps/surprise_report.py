@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from worldmodel.apps import plots
 from worldmodel.apps.bench.output import Row, markdown_table, provenance_lines, write_all
+from worldmodel.apps.expectation import AHEAD
 from worldmodel.apps.progress import console
 
 Traces = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, int]]]
@@ -50,8 +51,9 @@ def write_report(
         "Each episode is played twice with the same start and actions: as it happens, and with one "
         "violation. Surprise is the squared error of the predicted embedding; the highest of "
         f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
-        "more than a plain one (0.5: chance). Lasting: the same of the geometric mean from the violation on "
-        "to the end of the episode, which tells what stays wrong from what was a surprise for a moment. "
+        f"more than a plain one (0.5: chance). Lasting: the same of what was expected {AHEAD} steps before, "
+        "and its geometric mean from the violation on to the end of the episode, which tells what stays wrong "
+        "from what was a surprise for a moment. "
         "Either: one detector, which goes by whichever of the two is more stds (of logarithms) above plain "
         "episodes.",
         "",

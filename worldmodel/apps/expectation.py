@@ -1,0 +1,39 @@
+"""What a model expects to see, one step ahead and several, against what is then seen."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldmodel.analysis.surprise import surprise
+from worldmodel.model import LatentModel
+
+AHEAD = 3  # steps, of the model's own predictions: as many as it is trained over (`training.horizon`)
+
+
+class Expectation:
+    """Follows one robot, and foresees what it will observe.
+
+    Of what is seen next a model is not sure: a bounce can be as much of a surprise as a ball that stops in
+    the air. Foreseen over several steps, errors of what goes on being wrong add up.
+    """
+
+    def __init__(self, model: LatentModel) -> None:
+        self._model = model
+        self._foreseen: Tensor | None = None  # (n, L), n <= AHEAD: the latent now, foreseen 1 to n steps ago
+
+    def reset(self) -> None:
+        """A new episode."""
+        self._foreseen = None
+
+    @torch.no_grad()
+    def note(self, latent: Float[Tensor, "1 latent"], action: Float[Tensor, "1 action"]) -> None:
+        """Be told where the robot is, and what is done there."""
+        known = latent if self._foreseen is None else torch.cat([latent, self._foreseen])[:AHEAD]
+        actions = action.expand(len(known), -1)
+        self._foreseen = self._model.layout.advance(known, actions, self._model.predict(known, actions))
+
+    def surprises(self, embedding: Float[Tensor, "1 embedding"]) -> tuple[float, float]:
+        """By what is seen now: of what was foreseen at the last step, and `AHEAD` steps ago or at the start."""
+        assert self._foreseen is not None, "nothing was done yet"
+        errors = surprise(self._model.layout.current(self._foreseen), embedding)
+        return float(errors[0]), float(errors[-1])
