@@ -33,7 +33,7 @@ class Expectation:
         self._foreseen = self._model.layout.advance(known, actions, self._model.predict(known, actions))
 
     def surprises(self, embedding: Float[Tensor, "1 embedding"]) -> tuple[float, float]:
-        """By what is seen now: of what was foreseen at the last step, and `AHEAD` steps ago or at the start."""
+        """By what is seen now: of what was foreseen a step ago, and `AHEAD` steps ago or at the start."""
         assert self._foreseen is not None, "nothing was done yet"
         errors = surprise(self._model.layout.current(self._foreseen), embedding)
         return float(errors[0]), float(errors[-1])

@@ -52,8 +52,8 @@ def write_report(
         "violation. Surprise is the squared error of the predicted embedding; the highest of "
         f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
         f"more than a plain one (0.5: chance). Lasting: the same of what was expected {AHEAD} steps before, "
-        "and its geometric mean from the violation on to the end of the episode, which tells what stays wrong "
-        "from what was a surprise for a moment. "
+        "and its geometric mean from the violation on to the end of the episode, which tells what stays "
+        "wrong from what was a surprise for a moment. "
         "Either: one detector, which goes by whichever of the two is more stds (of logarithms) above plain "
         "episodes.",
         "",
