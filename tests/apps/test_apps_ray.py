@@ -213,10 +213,7 @@ def test_what_workers_bring_is_measured(tmp_path):
         (["kinds=[serve]"], "kinds: there is no kind 'serve'. Known: collect, train"),
         (["workers=[0]"], "workers: 0 must be a whole number, at least 1"),
         (["episodes=4"], "episodes=4: must be at least 12, to have a middle"),
-        (
-            ["env_steps=5245"],
-            "env_steps=5245: must be at least 5246, so that the second half of a run with 2 w",
-        ),
+        (["env_steps=5245"], "env_steps=5245: must be at least 5246, so that the second half of a run with"),
         # A row of metrics is due every hundredth update, and workers are 500 agent steps ahead at most.
         ([f"task={toy_tasks.POINT}", "env_steps=2895"], "env_steps=2895: must be at least 2896"),
         ([f"task={toy_tasks.POINT}", "preset=base", "env_steps=2"], "env_steps=2: must be at least 3704"),
@@ -251,14 +248,8 @@ def measured(monkeypatch) -> list[tuple[str, int, int] | str]:
 
 
 def test_a_cut_scaling_goes_on_with_what_is_missing(tmp_path, measured, refused):
-    command = [
-        "bench",
-        "scaling",
-        f"task={toy_tasks.POINT}",
-        "workers=[2]",
-        "repeats=2",
-        f"output={tmp_path}",
-    ]
+    command = ["bench", "scaling", f"task={toy_tasks.POINT}", f"output={tmp_path}"]
+    command += ["workers=[2]", "repeats=2"]
     turns = [
         (kind, workers, repeat) for repeat in (0, 1) for kind in ("collect", "train") for workers in (0, 2)
     ]

@@ -119,10 +119,8 @@ def least_env_steps(training: dict[str, Any]) -> int:
     interval = (LOG_EVERY + 1) / training["training"]["update_ratio"]
     ahead, num_workers = num_envs, 1
     if training["collector"] == "ray":
-        ahead, num_workers = (
-            training["max_ahead"] + num_envs * training["stretch_steps"],
-            training["num_workers"],
-        )
+        ahead = training["max_ahead"] + num_envs * training["stretch_steps"]
+        num_workers = training["num_workers"]
     # Updates begin once an episode has ended: that of one worker, at the latest when each could have.
     begin = max(training["random_steps"], num_workers * num_envs * episode_length)
     # The first row of the second half is logged at most an interval after its start, if updates have begun,
