@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,15 @@ import toy_tasks
 from test_apps_collect import POINT, collect, same
 
 from worldmodel.apps import cluster
+from worldmodel.apps.bench import scaling
 from worldmodel.apps.bench_learning import bench_learning
 from worldmodel.apps.cli import main
+from worldmodel.apps.cluster import connection
+from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.exploration import Exploration
+from worldmodel.apps.verbs.bench import BENCH_VERBS
 from worldmodel.data import EpisodeDataset
+from worldmodel.errors import ConfigError
 from worldmodel.training import load_checkpoint, read_metrics
 
 for switch in (cluster.BEYOND_THIS_MACHINE, cluster.STATISTICS):
@@ -183,12 +188,12 @@ def test_a_worker_fetches_weights_that_are_too_old_and_no_others(point_run):
 
 @pytest.mark.slow
 def test_what_workers_bring_is_measured(tmp_path):
-    few = ("workers=[1]", "num_envs=2", "episodes=8", "env_steps=1200", "random_steps=50", "repeats=2")
+    few = ("workers=[1]", "num_envs=2", "episodes=8", "env_steps=2900", "random_steps=50", "repeats=1")
     few += ("compile=false",)
     assert main(["bench", "scaling", f"task={toy_tasks.POINT}", *few, f"output={tmp_path}"]) == 0
     with (tmp_path / "scaling.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["kind"], row["workers"]) for row in rows] == 2 * [
+    assert [(row["kind"], row["workers"]) for row in rows] == [
         ("collect", "0"), ("collect", "1"), ("train", "0"), ("train", "1"),
     ]  # fmt: skip
     for row in rows:
@@ -198,7 +203,7 @@ def test_what_workers_bring_is_measured(tmp_path):
             assert float(row["acting_cpu_ms"]) > 0
     sent = [float(row["received_bytes"]) for row in rows if row["kind"] == "collect"]
     # Of an agent step: state, action, reward, mean and std; an observation more for each of the 10 steps.
-    assert sent == 2 * [0, pytest.approx((8 + 4 + 4 + 4 + 4 + 8 / 10) / 2)]
+    assert sent == [0, pytest.approx((8 + 4 + 4 + 4 + 4 + 8 / 10) / 2)]
     assert "## train" in (tmp_path / "scaling.md").read_text()
 
 
@@ -208,11 +213,71 @@ def test_what_workers_bring_is_measured(tmp_path):
         (["kinds=[serve]"], "kinds: there is no kind 'serve'. Known: collect, train"),
         (["workers=[0]"], "workers: 0 must be a whole number, at least 1"),
         (["episodes=4"], "episodes=4: must be at least 12, to have a middle"),
+        (["env_steps=5245"], "env_steps=5245: must be at least 5246, so that the second half of a run with"),
+        # A row of metrics is due every hundredth update, and workers are 500 agent steps ahead at most.
+        ([f"task={toy_tasks.POINT}", "env_steps=2895"], "env_steps=2895: must be at least 2896"),
+        ([f"task={toy_tasks.POINT}", "preset=base", "env_steps=2"], "env_steps=2: must be at least 3704"),
+        (["task=cartpole"], "There is no task 'cartpole'"),
     ],
 )
 def test_what_cannot_be_measured_is_told(tmp_path, refused, overrides, told):
     assert told in refused("bench", "scaling", f"output={tmp_path / 'a'}", *overrides)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[tuple[str, int, int] | str]:
+    """What `bench scaling` does, in its turns: the cluster's start, and the cells, which take no time."""
+    done: list[tuple[str, int, int] | str] = []
+
+    @contextmanager
+    def connected(address: str | None, num_workers: int) -> Iterator[int]:
+        done.append(f"{num_workers} workers")
+        yield num_workers
+
+    def measure(cell: scaling.Cell, path: Path) -> dict[str, float]:
+        if len(done) == 6:
+            raise ConfigError("too few to measure")
+        done.append((cell.kind, cell.workers, cell.repeat))
+        return {"env_steps_per_s": 100.0 * len(done)}
+
+    monkeypatch.setattr(connection, "connected", connected)
+    for kind in scaling.KINDS:
+        monkeypatch.setitem(scaling._MEASURES, kind, measure)
+    return done
+
+
+def test_a_cut_scaling_goes_on_with_what_is_missing(tmp_path, measured, refused):
+    command = ["bench", "scaling", f"task={toy_tasks.POINT}", f"output={tmp_path}"]
+    command += ["workers=[2]", "repeats=2"]
+    turns = [
+        (kind, workers, repeat) for repeat in (0, 1) for kind in ("collect", "train") for workers in (0, 2)
+    ]
+    assert "too few to measure" in refused(*command)
+    assert measured == ["2 workers", *turns[:5]]
+    assert not (tmp_path / "scaling.md").exists()
+    table = tmp_path / "scaling.csv"
+    finished = table.read_text()
+    table.write_text(f"{finished}collect,2,")  # killed as it wrote
+    measured.append("again")
+    assert main(command) == 0
+    assert measured[6:] == ["again", "2 workers", *turns[5:]]
+    assert table.read_text().startswith(finished)
+    assert "| 0 | 400 [200, 600] |" in (tmp_path / "scaling.md").read_text()
+    measured.clear()
+    assert main(command) == 0
+    assert measured == []  # not even a cluster
+    assert main([*command, "env_steps=7000", "kinds=[train]", "repeats=1"]) == 0  # beside the first
+    assert measured == ["2 workers", ("train", 0, 0), ("train", 2, 0)]
+    assert "| 0 | 200 [200, 200] |" in (tmp_path / "scaling.md").read_text()
+    assert main([*command, "env_steps=7000", "repeats=1"]) == 0
+    assert len(measured) == 3  # what is collected depends on no env steps
+
+
+@pytest.mark.parametrize("example", BENCH_VERBS["bench scaling"].examples)
+def test_examples_of_scaling_are_large_enough(example):
+    config = to_dict(compose_config("bench_scaling", example.split()[3:]))
+    assert {cell.workers for cell in scaling.make_cells(config)} == {0, *config["workers"]}
 
 
 @pytest.mark.slow

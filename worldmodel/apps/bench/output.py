@@ -137,6 +137,12 @@ def provenance_lines(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def measured_line(rows: Sequence[Mapping[str, str]]) -> str:
+    """Where the cells of a sweep come from, which may be older than the page."""
+    commits, machines = (", ".join(sorted({row[name] for row in rows})) for name in ("commit", "machine"))
+    return f"Measured at commit {commits} on {machines}."
+
+
 def command_line(verb: str, config: Mapping[str, Any], given: set[str]) -> str:
     """The command that gives this configuration again."""
     words = []

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import envs
 from worldmodel.apps import plots
 from worldmodel.apps.bench.disturbed import DISTURBANCES, UNDISTURBED, level_text, reaches, same_as
-from worldmodel.apps.bench.output import markdown_table, provenance_lines
+from worldmodel.apps.bench.output import markdown_table, measured_line, provenance_lines
 from worldmodel.apps.statistics import Mean
 from worldmodel.files import write_json, write_text
 
@@ -98,7 +98,7 @@ def write_report(
 ) -> Path:
     """Write the page, its pictures and `robustness.json`; returns the path of the page."""
     found = [Results.of(rows, checkpoint) for checkpoint in config["checkpoints"]]
-    lines = ["# What is left under disturbances", "", *provenance_lines(record), *_measured(rows), ""]
+    lines = ["# What is left under disturbances", "", *provenance_lines(record), measured_line(rows), ""]
     lines += _explanation(config)
     told = []
     names: list[str] = []
@@ -121,12 +121,6 @@ def write_report(
 def _free_name(name: str, taken: Collection[str]) -> str:
     numbered = (f"{name}-{number}" for number in count(2))
     return name if name not in taken else next(each for each in numbered if each not in taken)
-
-
-def _measured(rows: Sequence[dict[str, str]]) -> list[str]:
-    """Where the cells come from, which may be older than this page."""
-    commits, machines = (", ".join(sorted({row[name] for row in rows})) for name in ("commit", "machine"))
-    return [f"Measured at commit {commits} on {machines}."]
 
 
 def _explanation(config: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,13 +80,21 @@ class Sweep:
                 self._run(missing, run_cell, len(cells), launch)
 
     def run_here(
-        self, cells: Sequence[AnyCell], run_cell: Callable[[AnyCell, Callable[[str], None]], dict[str, Any]]
+        self,
+        cells: Sequence[AnyCell],
+        run_cell: Callable[[AnyCell, Callable[[str], None]], dict[str, Any]],
+        *,
+        within: AbstractContextManager[object] | None = None,
     ) -> None:
         """Run what is not there yet one after the other, in this process.
 
-        `run_cell` gets a cell, and whom to tell how far it is.
+        `run_cell` gets a cell, and whom to tell how far it is; `within`: what they need, if any is missing.
         """
-        with self._missing(cells) as missing, self._appended(len(cells), len(missing)) as (keep, display):
+        with (
+            self._missing(cells) as missing,
+            within if within and missing else nullcontext(),
+            self._appended(len(cells), len(missing)) as (keep, display),
+        ):
             for done, cell in enumerate(missing, start=len(cells) - len(missing)):
 
                 def tell(what: str, done: int = done) -> None:

@@ -82,10 +82,10 @@ BENCH_VERBS = {
         run=_bench_robustness,
     ),
     "bench scaling": Verb(
-        summary="Measure workers on a Ray cluster: steps and updates per second, bytes moved, staleness.",
+        summary="Measure workers on a Ray cluster: env steps, updates and bytes; goes on where it stopped.",
         examples=(
             "worldmodel bench scaling",
-            "worldmodel bench scaling workers=[1,2,4,8] ray_address=auto task=walker-walk preset=base",
+            "worldmodel bench scaling workers=[1,2,4,8] episodes=100 env_steps=30000 ray_address=auto",
         ),
         run=_bench_scaling,
     ),
