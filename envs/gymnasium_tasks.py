@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import FilterObservation, FlattenObservation, RescaleAction
 
+from envs.angles import find_angles
 from envs.errors import EnvError, RenderingError, UnsupportedEnvError
 from envs.loaded_task import LoadedTask
 from envs.rendering import find_camera
@@ -64,6 +65,7 @@ def load_gymnasium_task(spec: EnvSpec) -> LoadedTask:
         env_step_s=float(period) if isinstance(period, (int, float)) else None,
         num_env_steps=spec.max_episode_steps,
         can_terminate=_can_terminate(spec, env.unwrapped),
+        angles=() if simulation is None else find_angles(vector_env, simulation),
         simulation=simulation,
         default_camera=None if simulation is None else _default_camera(env.unwrapped, simulation),
         observe=None if simulation is None else _observe(vector_env),

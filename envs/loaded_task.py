@@ -26,6 +26,7 @@ class LoadedTask:
         env_step_s: seconds of one env step; None if the env does not say.
         num_env_steps: env steps until truncation; None if there is no limit.
         can_terminate: whether the task may end by itself.
+        angles: entries of the observation that are angles without limits (`envs.angles`).
         simulation: its MuJoCo simulation; None if it has none.
         default_camera: from where images are taken, of a MuJoCo task.
         observe: the vector (O,) that the env observes in the state that its simulation is in; None if only a
@@ -41,6 +42,7 @@ class LoadedTask:
     env_step_s: float | None
     num_env_steps: int | None
     can_terminate: bool
+    angles: tuple[int, ...] = ()
     simulation: Simulation | None = None
     default_camera: mujoco.MjvCamera | None = None
     observe: Callable[[], np.ndarray] | None = None

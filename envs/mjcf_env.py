@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import RescaleAction
 
+from envs.angles import find_angles
 from envs.batch_task import Readings, constants_of
 from envs.episode_goal import checked_goal
 from envs.errors import EnvError, one_line
@@ -181,6 +182,7 @@ def load_mjcf_task(task: MjcfTask, factors: Mapping[str, Any] | None = None) -> 
         env_step_s=task.control_period_s,
         num_env_steps=task.num_env_steps,
         can_terminate=False,
+        angles=find_angles(env, env.simulation),
         simulation=env.simulation,
         default_camera=find_camera(env.simulation, 0, mujoco.MjvCamera()),
         observe=env.observe,

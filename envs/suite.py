@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import RescaleAction
 
+from envs.angles import find_angles
 from envs.batch_task import BatchTask
 from envs.errors import UnsupportedEnvError
 from envs.factors import PHYSICS, Variation
@@ -110,6 +111,7 @@ def load_suite_task(name: str, factors: Mapping[str, Any] | None = None) -> Load
         num_env_steps=math.ceil(step_limit) if math.isfinite(step_limit) else None,
         # The base class never terminates, and a task that may must override it (of the suite, only lqr).
         can_terminate=type(dm_env.task).get_termination is not control.Task.get_termination,
+        angles=find_angles(env, simulation),
         simulation=simulation,
         default_camera=camera,
         observe=env.observe,

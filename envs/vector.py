@@ -27,7 +27,7 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
 
     Attributes:
         env_seeds: seed of each environment.
-        task, action_repeat, control_period_s, episode_length, can_terminate: as in `TaskEnv`.
+        task, action_repeat, control_period_s, episode_length, can_terminate, angles: as in `TaskEnv`.
     """
 
     env_seeds: tuple[int, ...]
@@ -36,6 +36,7 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
     control_period_s: float | None
     episode_length: int | None
     can_terminate: bool
+    angles: tuple[int, ...]
 
     def _describe(self, first: TaskEnv, env_seeds: tuple[int, ...]) -> None:
         self.env_seeds = env_seeds
@@ -44,6 +45,7 @@ class TaskVectorEnv(VectorEnv[Observation, Any, Any]):
         self.control_period_s = first.control_period_s
         self.episode_length = first.episode_length
         self.can_terminate = first.can_terminate
+        self.angles = first.angles
         self.action_space.seed(env_seeds[0])
 
     def _and_for(self, ended: np.ndarray) -> str:

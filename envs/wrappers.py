@@ -110,6 +110,11 @@ class TaskEnv(gymnasium.Wrapper[Observation, np.ndarray, Any, Any]):
         return self._loaded.can_terminate
 
     @property
+    def angles(self) -> tuple[int, ...]:
+        """Entries of `state` that are angles without limits: a full turn further, all else is the same."""
+        return self._loaded.angles
+
+    @property
     def factors(self) -> dict[str, float]:
         """The numbers that vary in the running episode, of those that were asked for."""
         env = self.unwrapped

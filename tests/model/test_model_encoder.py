@@ -66,3 +66,22 @@ def test_a_layernorm_latent_has_mean_zero_and_std_one():
     latent = latent_normalization("layernorm", 32, 8)(3 * torch.randn(5, 32) + 1)
     torch.testing.assert_close(latent.mean(-1), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(latent.std(-1, unbiased=False), torch.ones(5), atol=1e-3, rtol=0)
+
+
+def test_an_angle_one_turn_further_is_the_same(tiny_model):
+    model = tiny_model(angles=(1,))
+    state = torch.randn(20, 3)
+    model.encoder.update_statistics({"state": state})
+    turned = state + torch.tensor([0.0, 2 * torch.pi, 0.0])
+    torch.testing.assert_close(model.encode({"state": turned}), model.encode({"state": state}))
+    other = state + torch.tensor([0.0, 1.0, 0.0])
+    assert not torch.allclose(model.encode({"state": other}), model.encode({"state": state}), atol=1e-3)
+
+
+def test_features_are_the_other_entries_then_sines_then_cosines(tiny_model):
+    state = torch.tensor([[1.0, 2.0, 3.0]])
+    expected = torch.tensor([2.0, 1.0, 3.0, 1.0, 3.0])
+    features = tiny_model(angles=(0, 2)).encoder.features(state)
+    expected[1:3], expected[3:] = expected[1:3].sin(), expected[3:].cos()
+    torch.testing.assert_close(features, expected[None])
+    assert tiny_model().encoder.features(state) is state

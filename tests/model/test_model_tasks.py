@@ -17,9 +17,9 @@ from worldmodel.model import (
 )
 
 TASKS = (
-    TaskSize(state_dim=3, action_dim=1),
+    TaskSize(state_dim=3, action_dim=1, angles=(1,)),
     TaskSize(state_dim=5, action_dim=3),
-    TaskSize(state_dim=2, action_dim=2),
+    TaskSize(state_dim=2, action_dim=2, angles=(0, 1)),
 )
 NEAR = {"rtol": 1e-3, "atol": 1e-3}  # the bins that a value is the mean of reach to 22,000
 KINDS = [
@@ -167,8 +167,10 @@ def test_a_code_is_no_longer_than_one(model):
         ({"predictor": "gru"}, "predictor=gru.*mlp"),
         ({"predicts_return": False}, "predicts_return=false.*true"),
         ({"predicts_action": True}, "predicts_action=true.*false"),
+        ({"angles": [0]}, r"angles=\[0\].*must be \[\]"),
         ({"state_dim": 6}, "state_dim=6: its tasks ask for 5"),
         ({"action_dim": 2}, "action_dim=2: its tasks ask for 3"),
+        ({"tasks": [{"state_dim": 5, "action_dim": 3, "angles": [5]}]}, r"angles=\[5\].*state of 5"),
         ({"tasks": [{"state_dim": 5, "action_dim": True}]}, "action_dim=True"),
         ({"task_dim": 0}, "task_dim=0"),
     ],

@@ -103,7 +103,7 @@ def test_the_latent_is_bounded_however_long_one_imagines(tiny_model, trained_loo
 
 
 def test_a_model_is_built_again_from_its_config(tiny_model):
-    model = tiny_model(num_q=3, latent_norm="layernorm", predicts_continuation=True)
+    model = tiny_model(num_q=3, latent_norm="layernorm", predicts_continuation=True, angles=(0, 2))
     again = WorldModel(WorldModelSize(**json.loads(json.dumps(model.config()))))
     again.load_state_dict(model.state_dict())
     assert again.size == model.size
@@ -136,6 +136,8 @@ def test_base_has_td_mpc2s_five_q_heads():
         ({"num_bins": 2}, r"num_bins=2: must be a whole number of at least 3"),
         ({"num_encoder_layers": -1}, r"num_encoder_layers=-1: must be a whole number of at least 0"),
         ({"latent_norm": "batchnorm"}, r"latent_norm='batchnorm': must be simnorm, layernorm or none"),
+        ({"angles": (0, 3)}, r"angles=\[0, 3\]: must be entries of a state of 3, rising"),
+        ({"angles": (1, 0)}, r"angles=\[1, 0\]: must be entries of a state of 3, rising"),
         ({"latent_dim": 60}, r"latent_dim=60: SimNorm needs a multiple of group_dim=8"),
     ],
 )

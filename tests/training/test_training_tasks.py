@@ -190,7 +190,7 @@ def test_a_value_scale_of_another_number_of_tasks_is_refused(make):
 
 def test_tasks_that_a_files_weights_cannot_be_of_are_refused(make, tmp_path):
     model = make().model
-    size = model.config() | {"tasks": [{"state_dim": 3, "action_dim": 2}] * 1000}
+    size = model.config() | {"tasks": [{"state_dim": 3, "action_dim": 2, "angles": []}] * 1000}
     claimed = built(type(model.size), size, tmp_path)
     with pytest.raises(CheckpointError, match="of 1000 tasks"):
         model_of(claimed, model.state_dict(), tmp_path)

@@ -119,6 +119,7 @@ def _size_for(model_config: dict[str, Any], env: envs.TaskVectorEnv) -> WorldMod
         state_dim=shapes["state"][0] if "state" in shapes else 0,
         action_dim=action_dim(env),
         predicts_continuation=env.can_terminate and model_config.get("predicts_return", True),
+        angles=env.angles if "state" in shapes else (),
         **dict[str, Any]({"image_size": shapes["pixels"][-1]} if "pixels" in shapes else {}),
         **model_config,
     )
@@ -130,7 +131,11 @@ def _size_of_several(sizes: Sequence[WorldModelSize]) -> WorldModelSize:
         state_dim=max(size.state_dim for size in sizes),
         action_dim=max(size.action_dim for size in sizes),
         predicts_continuation=any(size.predicts_continuation for size in sizes),
-        tasks=[TaskSize(state_dim=size.state_dim, action_dim=size.action_dim) for size in sizes],
+        angles=(),
+        tasks=[
+            TaskSize(state_dim=size.state_dim, action_dim=size.action_dim, angles=size.angles)
+            for size in sizes
+        ],
     )
 
 

@@ -29,6 +29,7 @@ from worldmodel.apps.trained import TrainedRun, make_agent, open_run
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
 from worldmodel.model import ImageDecoder, LatentModel, WorldModel
+from worldmodel.model.encoder import StateFeatures
 
 _FIT_STEPS = 1000  # agent steps that the read-out is fitted to, at least
 _LEAST_STD = 1e-6  # of what moves
@@ -103,15 +104,17 @@ class Played:
     fit: list[Episode]
     held_out: list[Episode]
     moving: list[int]
+    angles: tuple[int, ...]
     control_period_s: float | None
 
     def features(self, episode: Episode) -> torch.Tensor:
         """What is read out (T + 1, F)."""
-        return _states(episode)[:, self.moving]
+        return _features(episode, self.angles)[:, self.moving]
 
 
-def _states(episode: Episode) -> torch.Tensor:
-    return torch.from_numpy(np.array(episode.observation["state"]))
+def _features(episode: Episode, angles: tuple[int, ...]) -> torch.Tensor:
+    states = torch.from_numpy(np.array(episode.observation["state"]))
+    return StateFeatures(states.shape[1], angles)(states)
 
 
 def _played(config: dict[str, Any], run: TrainedRun) -> Played:
@@ -121,11 +124,12 @@ def _played(config: dict[str, Any], run: TrainedRun) -> Played:
         episodes = _play(config, run, env, count + max(count, _num_episodes(env, _FIT_STEPS)))
     finally:
         env.close()
-    spans = torch.stack([_states(episode).std(0, correction=0) for episode in episodes])
+    spans = torch.stack([_features(episode, env.angles).std(0, correction=0) for episode in episodes])
     return Played(
         fit=episodes[: 2 * count : 2] + episodes[2 * count :],
         held_out=episodes[1 : 2 * count : 2],
         moving=torch.nonzero((spans > _LEAST_STD).any(0)).flatten().tolist(),
+        angles=env.angles,
         control_period_s=env.control_period_s,
     )
 

@@ -1,5 +1,7 @@
 """Observation -> latent."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,8 +55,35 @@ class ObservationNormalizer(nn.Module):
         return ((observation - self.mean) / self.std).clamp(-self.limit, self.limit)
 
 
+class StateFeatures(nn.Module):
+    """What is seen of a state: its entries, then sines and cosines of the angles.
+
+    `angles` are entries that wind up without limits: so a joint that has turned once around is where it was.
+    """
+
+    angles: Tensor
+    others: Tensor
+
+    def __init__(self, state_dim: int, angles: Sequence[int] = ()) -> None:
+        super().__init__()
+        others = [index for index in range(state_dim) if index not in angles]
+        self.register_buffer("angles", torch.tensor(angles, dtype=torch.long), persistent=False)
+        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
+        self.dim = len(others) + 2 * len(angles)
+
+    def forward(self, state: Float[Tensor, "*batch state"]) -> Float[Tensor, "*batch feature"]:
+        """The features of states."""
+        if not len(self.angles):
+            return state
+        angles = state[..., self.angles]
+        return torch.cat([state[..., self.others], angles.sin(), angles.cos()], dim=-1)
+
+
 class StateEncoder(nn.Module):
-    """Normalise the state, then an MLP whose output is normalised by SimNorm (or LayerNorm alone)."""
+    """Normalise the state's features, then an MLP whose output is normalised by SimNorm (or LayerNorm alone).
+
+    `angles`: see `StateFeatures`.
+    """
 
     def __init__(
         self,
@@ -62,19 +91,22 @@ class StateEncoder(nn.Module):
         hidden_dims: tuple[int, ...],
         latent_dim: int,
         latent_norm: nn.Module,
+        *,
+        angles: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.normalizer = ObservationNormalizer(state_dim)
-        self.layers = mlp(state_dim, hidden_dims, latent_dim)
+        self.features = StateFeatures(state_dim, angles)
+        self.normalizer = ObservationNormalizer(self.features.dim)
+        self.layers = mlp(self.features.dim, hidden_dims, latent_dim)
         self.latent_norm = latent_norm
 
     def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch latent"]:
         """Encode the observation's `state` (*batch, state)."""
-        return self.latent_norm(self.layers(self.normalizer(observation["state"])))
+        return self.latent_norm(self.layers(self.normalizer(self.features(observation["state"]))))
 
     def update_statistics(self, observation: dict[str, Tensor]) -> None:
         """Take the states (step, state) of further observations into the normaliser."""
-        self.normalizer.update(observation["state"])
+        self.normalizer.update(self.features(observation["state"]))
 
     def share_statistics(self, other: "StateEncoder") -> None:
         """Normalise as another encoder does, now and later."""

@@ -124,7 +124,7 @@ def _make_encoder(size: WorldModelSize) -> StateEncoder | ImageEncoder | JointEn
     hidden_dims = (size.encoder_dim,) * size.num_encoder_layers
 
     def of_state(norm: nn.Module) -> StateEncoder:
-        return StateEncoder(size.state_dim, hidden_dims, size.state_embedding_dim, norm)
+        return StateEncoder(size.state_dim, hidden_dims, size.state_embedding_dim, norm, angles=size.angles)
 
     def of_images(norm: nn.Module) -> ImageEncoder:
         dim = size.latent_dim - size.state_embedding_dim

@@ -23,12 +23,12 @@ def single_task(model: WorldModel, task: int) -> WorldModel:
     size, encoder, own = model.size, model.encoder, model.size.tasks[task]
     assert isinstance(encoder, TaskEncoder)
     dims = {"state_dim": own.state_dim, "action_dim": own.action_dim}
-    single = WorldModel(replace(size, tasks=(), **dims)).to(encoder.codes.device)
+    single = WorldModel(replace(size, tasks=(), angles=own.angles, **dims)).to(encoder.codes.device)
     assert isinstance(single.encoder, StateEncoder)
     code = encoder.code(torch.tensor(task, device=encoder.codes.device))
-    state = code.new_zeros(size.state_dim)
-    state[: own.state_dim] = torch.nan
-    _fold(single.encoder.layers, encoder.layers, torch.cat([state, code]))
+    features = code.new_zeros(encoder.feature_dim)
+    features[: single.encoder.features.dim] = torch.nan
+    _fold(single.encoder.layers, encoder.layers, torch.cat([features, code]))
     single.encoder.normalizer.load_state_dict(encoder.normalizers[task].state_dict())
     single.encoder.latent_norm.load_state_dict(encoder.latent_norm.state_dict())
     latent, action = _fixed(size, task, torch.cat([code, encoder.action_masks[task]]))

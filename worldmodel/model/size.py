@@ -23,10 +23,13 @@ class TaskSize:
 
     state_dim: int
     action_dim: int
+    angles: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         """Check it. Errors: `ConfigError`."""
+        object.__setattr__(self, "angles", tuple(self.angles))  # JSON gives lists
         _check_counts(self, {"state_dim": 0})
+        _check_angles(self.angles, self.state_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class WorldModelSize:
     - `num_dynamics`: predictors that are asked; more than one tell where they disagree.
     - `predicts_return`: whether it is a `WorldModel`, with rewards, values and a policy, or a `LatentModel`.
     - `predicts_action`: whether a `WorldModel` guesses actions from embeddings, as every `LatentModel` does.
+    - `angles`: entries of the state that are angles without limits.
     - `tasks`: where one model learns several, what each observes and does, in their order; `state_dim` and
       `action_dim` are then the largest of theirs, and smaller ones are padded with zeros. `task_dim` numbers
       are learned of each.
@@ -56,6 +60,7 @@ class WorldModelSize:
     latent_norm: str = "simnorm"
     group_dim: int = 8
     predicts_continuation: bool = False
+    angles: Sequence[int] = ()
     observes: Sequence[str] = ("state",)
     image_size: int = 64
     pixel_encoder: str = "cnn"
@@ -69,7 +74,8 @@ class WorldModelSize:
 
     def __post_init__(self) -> None:
         """Check what the layers would only complain about obscurely."""
-        object.__setattr__(self, "observes", tuple(self.observes))  # JSON gives lists
+        for name in ("angles", "observes"):  # JSON gives lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_keys()
         _check_counts(
             self, {"num_encoder_layers": 0, "num_bins": 3, "state_dim": int("state" in self.observes)}
@@ -79,6 +85,7 @@ class WorldModelSize:
                 *others, last = known
                 rule = f"{', '.join(others)} or {last}"
                 raise ConfigError(f"model {name}={getattr(self, name)!r}: must be {rule}")
+        _check_angles(self.angles, self.state_dim)
         if self.latent_norm == "simnorm" and self.latent_dim % self.group_dim:
             raise ConfigError(
                 f"model latent_dim={self.latent_dim}: SimNorm needs a multiple of group_dim={self.group_dim}"
@@ -108,6 +115,7 @@ class WorldModelSize:
             ("predictor", "mlp"),
             ("predicts_return", True),
             ("predicts_action", False),
+            ("angles", ()),
         ):
             if (found := getattr(self, name)) != needed:
                 raise ConfigError(f"model {name}={_told(found)}: of several tasks it must be {_told(needed)}")
@@ -140,6 +148,11 @@ def _check_counts(size: object, leasts: Mapping[str, int]) -> None:
             least = leasts.get(name, 1)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"model {name}={value!r}: must be a whole number of at least {least}")
+
+
+def _check_angles(angles: Sequence[int], state_dim: int) -> None:
+    if [angle for angle in sorted(set(angles)) if 0 <= angle < state_dim] != list(angles):
+        raise ConfigError(f"model angles={list(angles)}: must be entries of a state of {state_dim}, rising")
 
 
 def _told(value: object) -> str:

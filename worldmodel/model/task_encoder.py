@@ -7,13 +7,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.model.encoder import ObservationNormalizer
+from worldmodel.model.encoder import ObservationNormalizer, StateFeatures
 from worldmodel.model.layers import mlp
 from worldmodel.model.size import TaskSize
 
 
 class TaskEncoder(nn.Module):
-    """Encodes the padded states of several tasks, each with statistics of its own.
+    """Encodes the padded states of several tasks, each with features and statistics of its own.
 
     An observation has, beside `state` (*batch, state), the number of its `task` (*batch,) int64. Its
     embedding ends with the task's code: `task_dim` numbers that are learned, and which entries of an action
@@ -34,20 +34,23 @@ class TaskEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.state_dims = [task.state_dim for task in tasks]
-        self.normalizers = nn.ModuleList(ObservationNormalizer(dim) for dim in self.state_dims)
+        features = [StateFeatures(task.state_dim, task.angles) for task in tasks]
+        self.features = nn.ModuleList(features)
+        self.normalizers = nn.ModuleList(ObservationNormalizer(each.dim) for each in features)
+        self.feature_dim = max(each.dim for each in features)
         self.codes = nn.Parameter(F.normalize(torch.randn(len(tasks), task_dim)))
         masks = torch.zeros(len(tasks), max(task.action_dim for task in tasks))
         for mask, task in zip(masks, tasks, strict=True):
             mask[: task.action_dim] = 1
         self.register_buffer("action_masks", masks, persistent=False)
-        self.layers = mlp(max(self.state_dims) + task_dim, hidden_dims, latent_dim)
+        self.layers = mlp(self.feature_dim + task_dim, hidden_dims, latent_dim)
         self.latent_norm = latent_norm
 
     def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "*batch embedding"]:
         """Encode `state` (*batch, state) of `task` (*batch,)."""
         task = observation["task"]
-        state, code = self._normalized(observation["state"], task), self.code(task)
-        embedding = self.latent_norm(self.layers(torch.cat([state, code], dim=-1)))
+        features, code = self._normalized(observation["state"], task), self.code(task)
+        embedding = self.latent_norm(self.layers(torch.cat([features, code], dim=-1)))
         return torch.cat([embedding, code, self.action_masks[task]], dim=-1)
 
     def code(self, task: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch code"]:
@@ -61,16 +64,17 @@ class TaskEncoder(nn.Module):
         state = observation["state"][..., : self.state_dims[index]]
         normalizer = self.normalizers[index]
         assert isinstance(normalizer, ObservationNormalizer)
-        normalizer.update(state)
+        normalizer.update(self.features[index](state))
 
     def share_statistics(self, other: "TaskEncoder") -> None:
         """Normalise as another encoder does, now and later."""
         self.normalizers = other.normalizers
 
     def _normalized(self, state: Tensor, task: Tensor) -> Tensor:
-        """Each state as its own task's normaliser has it, padded with zeros."""
-        found = torch.zeros_like(state)
-        for index, (dim, normalizer) in enumerate(zip(self.state_dims, self.normalizers, strict=True)):
-            seen = F.pad(normalizer(state[..., :dim]), (0, state.shape[-1] - dim))
+        """The features of each state as its own task sees them, padded with zeros."""
+        found = state.new_zeros(*state.shape[:-1], self.feature_dim)
+        for index, (features, normalizer) in enumerate(zip(self.features, self.normalizers, strict=True)):
+            seen = normalizer(features(state[..., : self.state_dims[index]]))
+            seen = F.pad(seen, (0, self.feature_dim - seen.shape[-1]))
             found = torch.where((task == index)[..., None], seen, found)
         return found

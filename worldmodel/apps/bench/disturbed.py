@@ -29,6 +29,7 @@ COLUMNS = (
 UNDISTURBED = "none"
 EPISODE_SEED = 3_000_017  # far from the seeds that people train and evaluate with
 _NUM_USUAL = 3  # episodes that tell how much each entry of an observation varies
+_EVEN_TURN = np.pi / np.sqrt(3)  # std of an angle that may be any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +192,9 @@ def _usual_std(checkpoint: str, task: str, seed: int) -> dict[str, np.ndarray]:
     for key in seen[0]:
         values = np.concatenate([observation[key] for observation in seen]).astype(np.float64)
         found[key] = values.std(0) if values.ndim == 2 else np.asarray(values.std())
+        if key == "state":  # turns add up, and mean nothing
+            angles = list(env.angles)
+            found[key][angles] = np.minimum(found[key][angles], _EVEN_TURN)
     return found
 
 

@@ -22,6 +22,7 @@ from worldmodel.apps.simple_agents import ColoredNoiseAgent
 from worldmodel.apps.trained import TrainedRun, make_agent
 from worldmodel.data import Episode
 from worldmodel.model import LatentModel, WorldModel
+from worldmodel.model.encoder import StateFeatures
 
 NUM_EPISODES = 4  # of each agent
 _SEED = 3_000_017  # far from the episodes that are watched
@@ -71,13 +72,15 @@ class Ordinary:
     reader: LatentReader | None
     limits: dict[str, float]
     told: str
+    _angles: tuple[int, ...]
     _moving: np.ndarray
     _mean: np.ndarray
     _std: np.ndarray
 
     def scaled(self, state: np.ndarray) -> np.ndarray:
-        """What moves of observed states (..., O), in standard deviations."""
-        return (state[..., self._moving] - self._mean) / self._std
+        """Observed states (..., O) as their moving features, in standard deviations."""
+        features = _state_features(state, self._angles)[..., self._moving]
+        return (features - self._mean) / self._std
 
 
 def learn_ordinary(
@@ -98,16 +101,20 @@ def learn_ordinary(
     config = env_config | {"observe": ["state", *(key for key in observed if key != "state")]}
     names = ["policy", "colored"] if isinstance(model, WorldModel) else ["colored"]
     played: dict[str, list[Episode]] = {}
+    angles: tuple[int, ...] = ()
     for index, name in enumerate(names):
         env = build_env(task, config, num_envs=NUM_EPISODES, seed=_SEED + index)
         with closing(env):
+            angles = env.angles
             played[name] = _play(env, run, name)
         tell((index + 1) * NUM_EPISODES, len(names) * NUM_EPISODES)
     episodes = [episode for each in played.values() for episode in each]
-    states = np.concatenate([each.observation["state"] for each in episodes])
+    states = np.concatenate([_state_features(each.observation["state"], angles) for each in episodes])
     moving = np.flatnonzero(states.std(axis=0) > _LEAST_STD)
     mean, std = states[:, moving].mean(axis=0), states[:, moving].std(axis=0)
-    plain = Ordinary(reader=None, limits={}, told=_TOLD_EXACT, _moving=moving, _mean=mean, _std=std)
+    plain = Ordinary(
+        reader=None, limits={}, told=_TOLD_EXACT, _angles=angles, _moving=moving, _mean=mean, _std=std
+    )
     if model is None:
         return plain
     reader = _fitted(model, plain, episodes, simulation)
@@ -146,6 +153,11 @@ def _play(env: envs.TaskVectorEnv, run: TrainedRun | None, name: str) -> list[Ep
     while len(episodes) < env.num_envs:
         episodes += [episode for _, episode in collector.step(agent, {})]
     return episodes[: env.num_envs]
+
+
+def _state_features(state: np.ndarray, angles: tuple[int, ...]) -> np.ndarray:
+    tensor = torch.from_numpy(np.array(state, np.float32))
+    return StateFeatures(tensor.shape[-1], angles)(tensor).numpy()
 
 
 def _fitted(
