@@ -95,6 +95,18 @@ def test_a_run_whose_first_process_is_killed_starts_again_and_ends_as_one_proces
     assert_close(*(find_checkpoint(tmp_path / name) for name in ("one", "two")))
 
 
+def test_several_tasks_are_learned_as_one_process_would(tmp_path):
+    tasks, paths = (toy_tasks.POINT, toy_tasks.PLANE), (tmp_path / "point", tmp_path / "plane")
+    for task, path in zip(tasks, paths, strict=True):
+        words = [f"task={task}", "env.action_repeat=1", "episodes=6", "num_envs=6", f"dataset={path}"]
+        assert main(["collect", *words]) == 0
+    several = ["train", f"datasets=[{paths[0]},{paths[1]}]", f"tasks=[{tasks[0]},{tasks[1]}]"]
+    several += [*toy_tasks.TINY, "num_updates=4", "eval_every=4", "eval_episodes=1", "training.batch_size=8"]
+    torchrun(*several, f"run_dir={tmp_path / 'two'}")
+    assert main([*several, f"run_dir={tmp_path / 'one'}"]) == 0
+    assert_close(*(find_checkpoint(tmp_path / name) for name in ("one", "two")))
+
+
 def test_acting_in_one_process_all_learn_the_same_and_an_interrupted_run_goes_on_in_one(tmp_path):
     """The first 40 env steps are random, then there are 10 updates; later, planners magnify rounding."""
     online = ["train", f"task={toy_tasks.POINT}", *toy_tasks.TINY_TRAINING, "eval_every=1000000"]
