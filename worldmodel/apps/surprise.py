@@ -79,9 +79,7 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     finally:
         env.close()
     rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
-    traces = {
-        name: [(pair.plain[:, 0], pair.violated[:, 0], pair.at) for pair in pairs[name]] for name in names
-    }
+    traces = {name: [(pair.plain, pair.violated, pair.at) for pair in pairs[name]] for name in names}
     write_report(folder, run.task, rows, traces, record, window=config["window"])
     if config["video"]:
         _film(folder / VIDEO_FILE, make_env, chosen, pairs)

@@ -61,6 +61,9 @@ def write_report(
         "",
         "![surprise around each violation](surprise.png)",
         "",
+        f"Median and quartiles of the pairs; dotted, the median by what was expected {AHEAD} steps before. In "
+        "brackets the AUROC of either.",
+        "",
     ]
     path = write_all(
         folder,
@@ -89,12 +92,15 @@ def _figure(rows: Sequence[Row], traces: Traces, task: str) -> Figure:
             ("violated", plots.IMAGINED, violated),
         ):
             around = np.stack([_around(trace, step) for trace, step in zip(kind, at, strict=True)])
-            there = np.isfinite(around).any(0)
+            there = np.isfinite(around[..., 0]).any(0)
             low, middle, high = np.nanpercentile(around[:, there], [25, 50, 75], axis=0)
-            axes.fill_between(steps[there], low, high, color=color, alpha=0.2, linewidth=0)
-            axes.plot(steps[there], middle, color=color, label=label)
+            axes.fill_between(steps[there], low[:, 0], high[:, 0], color=color, alpha=0.2, linewidth=0)
+            axes.plot(steps[there], middle[:, 0], color=color, label=label)
+            axes.plot(steps[there], middle[:, 1], color=color, linestyle=":")
         axes.axvline(0, color=plots.MUTED, linewidth=0.8)
-        axes.set(yscale="log", title=f"{row['violation'].replace('_', ' ')} (AUROC {row['auroc']:.2f})")
+        axes.set(
+            yscale="log", title=f"{row['violation'].replace('_', ' ')} (AUROC {row['auroc_either']:.2f})"
+        )
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel("surprise")
@@ -104,8 +110,8 @@ def _figure(rows: Sequence[Row], traces: Traces, task: str) -> Figure:
 
 
 def _around(trace: np.ndarray, at: int) -> np.ndarray:
-    """The steps about `at`; NaN where there are none."""
-    found = np.full(_BEFORE + _AFTER, np.nan)
+    """The steps (n, 2) about `at`; NaN where there are none."""
+    found = np.full((_BEFORE + _AFTER, 2), np.nan)
     for offset in range(-_BEFORE, _AFTER):
         if 0 <= at + offset < len(trace):
             found[offset + _BEFORE] = trace[at + offset]
