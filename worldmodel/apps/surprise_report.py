@@ -61,8 +61,8 @@ def write_report(
         "",
         "![surprise around each violation](surprise.png)",
         "",
-        f"Median and quartiles of the pairs; dotted, the median by what was expected {AHEAD} steps before. In "
-        "brackets the AUROC of either.",
+        f"Median and quartiles of the pairs; dotted, the median by what was expected {AHEAD} steps before. "
+        "In brackets the AUROC of either.",
         "",
     ]
     path = write_all(
