@@ -155,7 +155,7 @@ def test_one_failure_stops_and_saves_the_others(stand_in, tmp_path):
     assert not (tmp_path / "demo" / "reacher-easy" / "seed-9").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_and_saves_all(stand_in, tmp_path, number):
     # The bench is the real one, its children find the stand-in.
     code = "import sys; sys.path.pop(0); from worldmodel.apps.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -133,7 +133,14 @@ def kind_of(number: int) -> str:
     return env.kind
 
 
-@pytest.mark.parametrize("shares", [["num_envs=1"], ["num_envs=4"], ["num_envs=5", "num_workers=2"]])
+@pytest.mark.parametrize(
+    "shares",
+    [
+        ["num_envs=1"],
+        ["num_envs=4"],
+        pytest.param(["num_envs=5", "num_workers=2"], marks=pytest.mark.slow),
+    ],
+)
 def test_only_episodes_whose_simulation_diverges_are_left_out(tmp_path, capsys, monkeypatch, shares):
     """Also where others of the batch are not over, or go on after their end, and diverge then."""
     path = tmp_path / "a"

@@ -81,6 +81,7 @@ def dataset(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_whose_first_process_is_killed_starts_again_and_ends_as_one_process_would(dataset, tmp_path):
     """After 4 updates it is saved, after 6 its evaluation kills it; 8 are wanted."""
     offline = ["train", f"task={toy_tasks.MORTAL}", f"dataset={dataset}", *toy_tasks.TINY_TRAINING]

@@ -61,8 +61,9 @@ def test_without_rewards_it_is_the_loss_of_models_without_rewards(make, sizes, k
     assert latent.shape == (16, settings.horizon, model.layout.dim)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"history": 2, "num_dynamics": 2}])
-@pytest.mark.parametrize("kind", [SIGREG, VICREG])
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [(SIGREG, {}), (VICREG, {}), (VICREG, {"history": 2, "num_dynamics": 2})]
+)
 def test_rewards_are_learned_in_embeddings_that_stay_apart(make, sizes, kind):
     trainer = make(sizes=sizes, reward_coefficient=1.0, num_td_steps=2, **kind)
     dataset, chance = linear_dataset(num_episodes=30), np.random.default_rng(0)
