@@ -62,7 +62,13 @@ def test_without_rewards_it_is_the_loss_of_models_without_rewards(make, sizes, k
 
 
 @pytest.mark.parametrize(
-    ("kind", "sizes"), [(SIGREG, {}), (VICREG, {}), (VICREG, {"history": 2, "num_dynamics": 2})]
+    ("kind", "sizes"),
+    [
+        (SIGREG, {}),
+        (VICREG, {}),
+        (VICREG, {"history": 2, "num_dynamics": 2}),
+        pytest.param(SIGREG, {"history": 2, "num_dynamics": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_rewards_are_learned_in_embeddings_that_stay_apart(make, sizes, kind):
     trainer = make(sizes=sizes, reward_coefficient=1.0, num_td_steps=2, **kind)

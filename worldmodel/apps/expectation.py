@@ -29,8 +29,7 @@ class Expectation:
     def note(self, latent: Float[Tensor, "1 latent"], action: Float[Tensor, "1 action"]) -> None:
         """Be told where the robot is, and what is done there."""
         known = latent if self._foreseen is None else torch.cat([latent, self._foreseen])[:AHEAD]
-        actions = action.expand(len(known), -1)
-        self._foreseen = self._model.layout.advance(known, actions, self._model.predict(known, actions))
+        self._foreseen = self._model.step(known, action.expand(len(known), -1))
 
     def surprises(self, embedding: Float[Tensor, "1 embedding"]) -> tuple[float, float]:
         """By what is seen now: of what was foreseen a step ago, and `AHEAD` steps ago or at the start."""
