@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import envs
+from worldmodel.apps.bench import goals as bench_goals
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
@@ -69,7 +70,8 @@ def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
     assert result["success"]["count"] == 2
 
 
-def test_bench_goals_measures_agents_on_the_same_goals(run_dir, tmp_path):
+def test_bench_goals_measures_agents_on_the_same_goals(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_goals, "ORACLE", (*bench_goals.ORACLE, *PLANNER))
     command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=4", "oracle_episodes=1"]
     command += [f"output={tmp_path}", "planner.horizon=4", "inverse_updates=20", "cloning_updates=5"]
     assert main(command) == 0

@@ -10,7 +10,7 @@ from worldmodel.apps.cli import main
 
 def test_each_loop_has_a_row_for_each_period(point_run, tmp_path):
     arguments = [f"checkpoint={point_run}", f"task={toy_tasks.POINT}", "episodes=1"]
-    arguments += ["periods_ms=[60,40]", "loops=[synchronous,deadline]"]
+    arguments += ["periods_ms=[60,40]", "loops=[synchronous,deadline]", "background=thread"]
     assert main(["bench", "realtime", *arguments, f"output={tmp_path}"]) == 0
     with (tmp_path / "realtime.csv").open() as file:
         rows = list(csv.DictReader(file))

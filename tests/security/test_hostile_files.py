@@ -13,7 +13,7 @@ from mutation import ODD, SECRET, mutated_bytes, mutated_value, resealed
 ROOT = Path(__file__).parents[2]
 GROWTH_MB = 800  # of which imports on the way and one batch of images are a part
 # So many mutants, and how much of them may be read all the same: many changes do no harm.
-THIN = {"checkpoint": 24, "resumed": 12, "manifest": 60, "shard": 60, "config": 60, "mjcf": 60}
+THIN = {"checkpoint": 12, "resumed": 8, "manifest": 30, "shard": 30, "config": 30, "mjcf": 30}
 
 
 def attacked(kind: str, folder: Path, count: int, seed: int) -> dict:

@@ -65,7 +65,7 @@ def test_without_rewards_it_is_the_loss_of_models_without_rewards(make, sizes, k
     ("kind", "sizes"),
     [
         (SIGREG, {}),
-        (VICREG, {}),
+        pytest.param(VICREG, {}, marks=pytest.mark.slow),
         (VICREG, {"history": 2, "num_dynamics": 2}),
         pytest.param(SIGREG, {"history": 2, "num_dynamics": 2}, marks=pytest.mark.slow),
     ],

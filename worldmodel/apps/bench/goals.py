@@ -29,6 +29,7 @@ from worldmodel.errors import RunError
 from worldmodel.files import reason_of
 
 KEY = ("agent", "settings")
+ORACLE = ("planner=icem", "budget=oracle")  # how it plans, as `control` would be asked
 COLUMNS = (
     *KEY, "episodes", "max_steps", "success", "success_low", "success_high", "median_steps",
     "cpu_ms_per_decision", "training_cpu_s", "num_solved_by_step", "commit", "machine",
@@ -177,7 +178,7 @@ def _agent(name: str, run: TrainedRun, config: dict[str, Any], trial: GoalEvalua
     if name == "zero":
         return ZeroAgent(action_dim)
     if name == "oracle":
-        planner = to_dict(compose_config("control", ["planner=icem", "budget=oracle"]))["planner"]
+        planner = to_dict(compose_config("control", ORACLE))["planner"]
         return build_planning_agent(OracleForesight(trial.env, seeks_goals=True), planner, seed=seed)
     weights = {key: config[key] for key in ("last_weight", "state_weight", "disagreement_weight")}
     foresight = GoalForesight(run.model, trial.goals, **weights)
