@@ -56,7 +56,8 @@ class Keypoints(nn.Module):
     """Where in the picture each of some features is: small things, whose place is all that counts.
 
     Each of K maps is normalised over the picture; what goes on are the means of its x and y, and how clearly
-    it was seen. Source: Levine, Finn et al. 2016 (arXiv 1504.00702), spatial softmax.
+    it was seen. An embedding is linear in these, so that half a pixel's motion of one thing is not lost in
+    what another does. Source: Levine, Finn et al. 2016 (arXiv 1504.00702), spatial softmax.
     """
 
     def __init__(self, image_size: int, embedding_dim: int) -> None:
@@ -69,9 +70,7 @@ class Keypoints(nn.Module):
             nn.Conv2d(_FIRST_CHANNELS, _NUM_KEYPOINTS, 1),
         )
         self.sharpness = nn.Parameter(torch.full((_NUM_KEYPOINTS, 1), 10.0))
-        self.head = nn.Sequential(
-            nn.Linear(3 * _NUM_KEYPOINTS, 256), nn.LayerNorm(256), nn.SiLU(), nn.Linear(256, embedding_dim)
-        )
+        self.head = nn.Linear(3 * _NUM_KEYPOINTS, embedding_dim)
         along = torch.linspace(-1.0, 1.0, image_size // _PATCH)
         y, x = torch.meshgrid(along, along, indexing="ij")
         self.register_buffer("places", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
