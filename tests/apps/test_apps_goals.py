@@ -142,6 +142,8 @@ def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tm
         (["train", TASK, "experiment=jepa", "run_dir=x"], "learns from a dataset"),
         (["train", "dataset={data}", "experiment=jepa", "run_dir=y", "model.observes=[depth]"], "depth"),
         (["control", "checkpoint={run}", "state_weight=2"], "observes state alone"),
+        (["control", "checkpoint={run}", "last_weight=1.5"], "last_weight=1.5: must be at least 0"),
+        (["serve", "checkpoint={run}", "state_weight=2"], "observes state alone"),
     ],
 )
 def test_a_mistake_is_one_line(run_dir, dataset, tmp_path, monkeypatch, capsys, command, expected):

@@ -172,6 +172,7 @@ def test_signals_end_a_server_politely_and_its_log_is_json(point_run):
         (["limits.idle_s=0"], ["limits.idle_s=0.0: must be above 0"]),
         (["limits.connections=0"], ["limits.connections=0: must be above 0"]),
         (["log=verbose"], ["log=verbose: there is no such level", "debug, info, warning, error"]),
+        (["state_weight=2"], ["state_weight=2", "plans for rewards"]),
         (["planner.horizn=3"], ["planner.horizon"]),
         (["task=cartpole-swingup"], ["but", "was trained on"]),
     ],

@@ -1,5 +1,6 @@
 """Probes: what can be read out of a frozen latent, on episodes that the probe has not seen."""
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from worldmodel.analysis.readout import fit_readout
 from worldmodel.model.layers import mlp
 
 KINDS = ("linear", "mlp")
-_HIDDEN, _BATCH, _NUM_UPDATES, _RATE = (128, 128), 512, 2000, 2e-3
+_HIDDEN, _BATCH, _NUM_UPDATES, _RATE, _WEIGHT_DECAY = (128, 128), 512, 2000, 2e-3, 0.1
+_JUDGES = 6  # every so many episodes say when the network has learned enough
+_LOOK_EVERY = 100  # updates
 _NUM_RESAMPLES = 500
 
 
@@ -28,39 +31,56 @@ def probe(
     kind: str,
     features: tuple[Float[Tensor, "row feature"], Float[Tensor, "other feature"]],
     targets: tuple[Float[np.ndarray, "row target"], Float[np.ndarray, "other target"]],
-    episode: Int64[np.ndarray, " other"],
+    episodes: tuple[Int64[np.ndarray, " row"], Int64[np.ndarray, " other"]],
     *,
     seed: int,
 ) -> list[Fit]:
-    """Fit on the first of each pair, judge on the second; `episode` says to which episode its rows belong.
+    """Fit on the first of each pair, judge on the second; `episodes` says to which episode rows belong.
 
-    The interval is a bootstrap over episodes, whose rows are no independent values.
+    `linear` is ridge regression; `mlp` a small network that adds to it what it finds beyond. The interval is
+    a bootstrap over episodes, whose rows are no independent values.
     """
     (train, test), (wanted, true) = features, targets
     mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
     train, test = (train - mean) / std, (test - mean) / std
     shift, scale = wanted.mean(0), wanted.std(0) + 1e-9
     scaled = torch.from_numpy((wanted - shift) / scale).float()
-    fitted = fit_readout(train, scaled) if kind == "linear" else _fit_mlp(train, scaled, seed)
-    predicted = fitted(test).detach().numpy() * scale + shift
-    return [_judge(predicted[:, i], true[:, i], episode, seed) for i in range(true.shape[1])]
+    linear = fit_readout(train, scaled)
+    predicted = linear(test)
+    if kind == "mlp":
+        more = _fit_mlp(train, scaled - linear(train), episodes[0], seed)
+        with torch.no_grad():
+            predicted = predicted + more(test)
+    read = predicted.numpy() * scale + shift
+    return [_judge(read[:, i], true[:, i], episodes[1], seed) for i in range(true.shape[1])]
 
 
-def _fit_mlp(features: Tensor, targets: Tensor, seed: int) -> nn.Module:
+def _fit_mlp(features: Tensor, left: Tensor, episode: np.ndarray, seed: int) -> nn.Module:
+    """A network of what a linear probe has left over; at first 0, at best by episodes kept from it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = mlp(features.shape[1], _HIDDEN, targets.shape[1])
-    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+        network = mlp(features.shape[1], _HIDDEN, left.shape[1])
+    for parameter in network[-1].parameters():
+        nn.init.zeros_(parameter)
+    is_kept = torch.from_numpy(np.isin(episode, np.unique(episode)[1::_JUDGES]))
+    (x, kept_x), (y, kept_y) = ((part[~is_kept], part[is_kept]) for part in (features, left))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _NUM_UPDATES)
     chance = torch.Generator().manual_seed(seed)
-    for _ in range(_NUM_UPDATES):
-        rows = torch.randint(len(features), (_BATCH,), generator=chance)
-        loss = (network(features[rows]) - targets[rows]).square().mean()
+    best, least = copy.deepcopy(network), kept_y.square().mean()
+    for update in range(1, _NUM_UPDATES + 1):
+        rows = torch.randint(len(x), (_BATCH,), generator=chance)
+        loss = (network(x[rows]) - y[rows]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
-    return network.eval()
+        if update % _LOOK_EVERY == 0:
+            with torch.no_grad():
+                error = (network(kept_x) - kept_y).square().mean()
+            if error < least:
+                best, least = copy.deepcopy(network), error
+    return best
 
 
 def _judge(predicted: np.ndarray, true: np.ndarray, episode: np.ndarray, seed: int) -> Fit:

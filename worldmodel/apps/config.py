@@ -212,6 +212,13 @@ def not_negative(config: Mapping[str, Any], *names: str) -> None:
             raise ConfigError(f"{name}={config[name]}: must be at least 0")
 
 
+def share(config: Mapping[str, Any], *names: str) -> None:
+    """Check that these numbers are shares, from 0 to 1. Errors: `ConfigError`."""
+    for name in names:
+        if not 0 <= config[name] <= 1:
+            raise ConfigError(f"{name}={config[name]}: must be at least 0 and at most 1")
+
+
 def at_most(config: Mapping[str, Any], name: str, highest: int) -> None:
     """Check that this number is not above. Errors: `ConfigError`."""
     if config[name] > highest:

@@ -1,7 +1,7 @@
 """Acting towards goals: where they come from, planning to them in a model, and who reaches them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -88,6 +88,12 @@ class Goal:
         device = next(model.parameters()).device
         goal, start, end = (model.embed(to_tensors(each, device)) for each in (self.observed(), first, last))
         return float((end - goal).norm() / (start - goal).norm().clamp(min=1e-9))
+
+
+def check_no_goal(config: Mapping[str, Any]) -> None:
+    """Check that nothing is asked of a goal, for a model without. Errors: `ConfigError`."""
+    if (weight := config["state_weight"]) != 1.0:
+        raise ConfigError(f"state_weight={weight}: this model plans for rewards, not to a goal")
 
 
 class GoalForesight(ImaginingForesight):

@@ -155,9 +155,6 @@ def _fit(
     targets: list[np.ndarray],
     is_held_out: np.ndarray,
 ) -> list[dict[str, Any]]:
-    held_out = np.flatnonzero(is_held_out)
-    episode = np.concatenate([np.full(len(targets[index]), index) for index in held_out])
-
     def sides(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return tuple(  # type: ignore[return-value]
             np.concatenate([part for part, out in zip(parts, is_held_out, strict=True) if out == side])
@@ -165,11 +162,12 @@ def _fit(
         )
 
     wanted, rows = sides(targets), []
+    episodes = sides([np.full(len(target), index) for index, target in enumerate(targets)])
     with ProgressDisplay("probing", len(features) * len(config["kinds"]), "probes") as display:
         for name in FEATURES:
             train, test = (torch.from_numpy(side).float() for side in sides(features[name]))
             for kind in config["kinds"]:
-                fits: list[Fit] = probe(kind, (train, test), wanted, episode, seed=config["seed"])
+                fits: list[Fit] = probe(kind, (train, test), wanted, episodes, seed=config["seed"])
                 rows += [
                     {"quantity": quantity, "features": name, "probe": kind, **asdict(fit)}
                     for quantity, fit in zip(names, fits, strict=True)

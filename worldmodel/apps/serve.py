@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from worldmodel.apps.build import build_env, build_planning_agent
-from worldmodel.apps.config import at_most, not_negative, positive
-from worldmodel.apps.goals import GoalForesight
+from worldmodel.apps.config import at_most, not_negative, positive, share
+from worldmodel.apps.foresight import ImaginingForesight
+from worldmodel.apps.goals import GoalForesight, check_no_goal
 from worldmodel.apps.progress import console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.serving import check_installed
@@ -73,16 +74,18 @@ def serve(config: dict[str, Any], tell: Callable[[str], None] = tell_on_console)
 def session_agent(run: TrainedRun, config: dict[str, Any]) -> SessionAgent:
     """Who decides: the run's planner, changed as `config` says."""
     goals = SessionGoals()
-    foresight = (
-        run.foresight
-        if isinstance(run.model, WorldModel)
-        else GoalForesight(
+    if isinstance(run.model, WorldModel):
+        check_no_goal(config)
+        foresight: ImaginingForesight = run.foresight
+    else:
+        foresight = GoalForesight(
             run.model,
             goals,
+            last_weight=config["last_weight"],
+            state_weight=config["state_weight"],
             disagreement_weight=run.disagreement_weight,
             acceleration=run.acceleration,
         )
-    )
     agent = build_planning_agent(foresight, run.planner_config(config.get("planner")), seed=config["seed"])
     return SessionAgent(agent, foresight, goals=goals, is_padded=run.acceleration.is_compiled)
 
@@ -116,7 +119,8 @@ def describe(run: TrainedRun, config: dict[str, Any], reader: RequestReader) -> 
 
 def _check(config: dict[str, Any]) -> None:
     positive(config, "max_batch", "num_threads")
-    not_negative(config, "seed", "port", "batch_window_ms", "plan_ms", "disagreement_weight")
+    not_negative(config, "seed", "port", "batch_window_ms", "plan_ms", "state_weight", "disagreement_weight")
+    share(config, "last_weight")
     at_most(config, "port", 65535)
 
 

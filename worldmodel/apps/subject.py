@@ -9,7 +9,7 @@ from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_planning_agent
 from worldmodel.apps.foresight import Foresight, OracleForesight
 from worldmodel.apps.given_goal import sought_goal
-from worldmodel.apps.goals import Goal, GoalForesight, goals_of
+from worldmodel.apps.goals import Goal, GoalForesight, check_no_goal, goals_of
 from worldmodel.apps.remote_agent import RemoteRun
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.errors import ConfigError, RunError
@@ -111,8 +111,7 @@ class Subject:
         if run is None:
             return None
         if isinstance(run.model, WorldModel):
-            if (weight := self.config["state_weight"]) != 1.0:
-                raise ConfigError(f"state_weight={weight}: this model plans for rewards, not to a goal")
+            check_no_goal(self.config)
             return run.foresight
         assert goal is not None
         return GoalForesight(
