@@ -437,7 +437,10 @@ def test_an_episode_in_real_time_is_shown(tmp_path, capsys):
         ("video=true", "give video=false"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given, said, point_run, refused, tmp_path):
+def test_what_makes_no_sense_is_refused_before_a_robot_starts(
+    given, said, point_run, refused, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("worldmodel.apps.realtime.run.SimulatedRobot", None)
     base = [f"checkpoint={point_run}", f"task={toy_tasks.POINT}", f"output={tmp_path / 'out'}"]
     assert said in refused("control", *base, "realtime=true", "video=false", given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,17 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     seeds = episode_seeds(config["seed"], config["episodes"])
     clocked = [name for name in config["loops"] if name != "synchronous"]
     rows: list[Row] = []
-    with ProgressDisplay("bench realtime", len(clocked) * len(config["periods_ms"]) + 1, "loops") as display:
+    with (
+        closing(build_env(subject.task, subject.env_config, num_envs=1, seed=0, how="sync")) as env,
+        ProgressDisplay("bench realtime", len(clocked) * len(config["periods_ms"]) + 1, "loops") as display,
+    ):
+        assert isinstance(env, envs.SyncTaskVectorEnv)
         if "synchronous" in config["loops"]:
-            rows.append(_synchronous(subject, seeds))
+            rows.append(_synchronous(subject, env, seeds))
             display.update(len(rows), {"return": f"{rows[-1]['return']:.0f}"})
         for name in clocked:
             for period_ms in config["periods_ms"]:
-                rows.append(_clocked(subject, seeds, name, period_ms, config))
+                rows.append(_clocked(subject, env, seeds, name, period_ms, config))
                 display.update(len(rows), {"return": f"{rows[-1]['return']:.0f}"})
     page = _page(rows, subject, config, record)
     return write_all(
@@ -74,21 +79,23 @@ def bench_realtime(config: dict[str, Any], given: set[str]) -> Path:
     )
 
 
-def _synchronous(subject: Subject, seeds: list[int]) -> Row:
-    env = build_env(subject.task, subject.env_config, num_envs=1, seed=0, how="sync")
-    assert isinstance(env, envs.SyncTaskVectorEnv)
+def _synchronous(subject: Subject, env: envs.SyncTaskVectorEnv, seeds: list[int]) -> Row:
     agent = subject.agent(env, None)
-    try:
-        episodes = [play(env, agent, seeds=[seed]) for seed in seeds]
-    finally:
-        env.close()
+    episodes = [play(env, agent, seeds=[seed]) for seed in seeds]
     seconds = [each for played in episodes for each in played.seconds]
     timing = latency(seconds, None).percentiles()
     row = _row("synchronous", None, [played.episode_return for played in episodes], None)
     return row | {f"latency_{name}": value for name, value in timing.items()}
 
 
-def _clocked(subject: Subject, seeds: list[int], name: str, period_ms: int, config: dict[str, Any]) -> Row:
+def _clocked(
+    subject: Subject,
+    env: envs.SyncTaskVectorEnv,
+    seeds: list[int],
+    name: str,
+    period_ms: int,
+    config: dict[str, Any],
+) -> Row:
     loop = subject.config["loop"] | {
         "period_s": period_ms / 1e3,
         "lead_steps": config["lead_steps"],
@@ -96,7 +103,7 @@ def _clocked(subject: Subject, seeds: list[int], name: str, period_ms: int, conf
         "background": config["background"],
     }
     faults = subject.config["faults"] | {"stall_s": config["stall_ms"] / 1e3}
-    with RealtimeControl(subject, control_period_s=None, seeds=seeds, loop=loop, faults=faults) as control:
+    with RealtimeControl(subject, env, seeds=seeds, loop=loop, faults=faults) as control:
         clock, returns = Clock(control.period_s), []
         for number in range(len(seeds)):
             episode = control.live(number)

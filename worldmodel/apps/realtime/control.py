@@ -50,11 +50,7 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
         solved: list[bool] = []
         with (
             RealtimeControl(
-                subject,
-                control_period_s=env.control_period_s,
-                seeds=seeds,
-                loop=config["loop"],
-                faults=config["faults"],
+                subject, env, seeds=seeds, loop=config["loop"], faults=config["faults"]
             ) as control,
             ProgressDisplay(f"control {subject.task} in real time", len(seeds), "episodes") as display,
         ):

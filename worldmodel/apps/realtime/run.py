@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+import envs
 from worldmodel.apps.config import closest
 from worldmodel.apps.realtime.body import Lived
 from worldmodel.apps.realtime.faults import Faults
@@ -31,28 +32,44 @@ class RealtimeControl:
     """A simulated robot and a background planner, kept for several episodes; a context.
 
     - `subject`: what acts, and in what.
-    - `control_period_s`: the task's own; `loop.period_s` may say otherwise.
+    - `env`: one like the robot's, which says its control period (`loop.period_s` may say otherwise) and its
+      actuators' range.
 
-    Errors: `ConfigError`, `EnvError` or `RunError` for a user's mistake.
+    Errors: `ConfigError`, `EnvError` or `RunError` for a user's mistake; of `loop` and `faults` before a
+    process starts.
     """
 
     def __init__(
         self,
         subject: Subject,
+        env: envs.SyncTaskVectorEnv,
         *,
-        control_period_s: float | None,
         seeds: list[int],
         loop: dict[str, Any],
         faults: dict[str, Any],
     ) -> None:
         _check(loop)
-        period_s = loop["period_s"] or control_period_s
+        period_s = loop["period_s"] or env.control_period_s
         if period_s is None:
             raise ConfigError(
                 f"{subject.task} does not say how fast its robot is: give loop.period_s=, in seconds"
             )
         self.period_s, self._seeds = float(period_s), seeds
         what_fails = Faults(**faults)
+        settings = LoopSettings(
+            limits=ActionLimits(
+                *env.task_envs[0].action_bounds,
+                reach=loop["reach"],
+                max_rate=np.asarray(loop["max_rate"], np.float64) if loop["max_rate"] else None,
+            ),
+            lead_steps=loop["lead_steps"],
+            margin_s=loop["margin_s"],
+            has_deadline=loop["deadline"],
+            on_miss=loop["on_miss"],
+            action_delay_s=loop["action_delay_s"],
+            stall_s=what_fails.stall_s,
+            stall_every_s=what_fails.stall_every_s,
+        )
         self._robot = SimulatedRobot(
             subject.task,
             subject.env_config,
@@ -63,21 +80,6 @@ class RealtimeControl:
             camera=subject.config["camera"],
         )
         try:
-            settings = LoopSettings(
-                limits=ActionLimits(
-                    self._robot.low,
-                    self._robot.high,
-                    reach=loop["reach"],
-                    max_rate=np.asarray(loop["max_rate"], np.float64) if loop["max_rate"] else None,
-                ),
-                lead_steps=loop["lead_steps"],
-                margin_s=loop["margin_s"],
-                has_deadline=loop["deadline"],
-                on_miss=loop["on_miss"],
-                action_delay_s=loop["action_delay_s"],
-                stall_s=what_fails.stall_s,
-                stall_every_s=what_fails.stall_every_s,
-            )
             self._planner = BackgroundPlanner(ControlSource(subject.config), loop["background"])
         except BaseException:
             self._robot.close()
