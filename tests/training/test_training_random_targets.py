@@ -96,7 +96,7 @@ def test_features_are_the_strength_and_the_centre_of_what_filters_see():
     targets.mean_image.copy_(scaled(pixels[0]))
     with torch.no_grad():
         targets.filters.weight.fill_(1.0)
-    nothing, spot = targets._seen(pixels).unflatten(-1, (3, 2, -1))
+    nothing, spot = targets.features(pixels).unflatten(-1, (3, 2, -1))
     assert (nothing == 0).all()
     strength, x, y = spot[:, 0, 0].tolist()  # where it is brighter; it is darker nowhere
     assert (spot[:, 1] == 0).all()

@@ -50,15 +50,17 @@ class RandomTargets(nn.Module):
     def fit(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> None:
         """Take from these images what is ordinary, and the unit of each feature."""
         self.mean_image.copy_(scaled(pixels.flatten(0, -4)).mean(0))
-        self.mean_strength.copy_(self._sums(pixels)[..., 0].mean(0))
-        rows = self._seen(pixels)
+        sums = self._sums(pixels)
+        self.mean_strength.copy_(sums[..., 0].mean(0))
+        rows = self._seen(sums)
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0).clamp(min=1e-3))  # what hardly moves is not to count as much as the rest
 
     @torch.no_grad()
     def features(self, pixels: UInt8[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch feature"]:
         """What is seen, each feature with mean 0 and std 1 over the images of `fit`."""
-        return ((self._seen(pixels) - self.mean) / self.std).reshape(*pixels.shape[:-3], -1)
+        rows = self._seen(self._sums(pixels))
+        return ((rows - self.mean) / self.std).reshape(*pixels.shape[:-3], -1)
 
     def errors(
         self,
@@ -68,9 +70,8 @@ class RandomTargets(nn.Module):
         """Squared errors of the guess, mean over the features: 1 where nothing is known."""
         return (self.guess(embeddings) - features).square().mean(-1)
 
-    def _seen(self, pixels: Tensor) -> Tensor:
+    def _seen(self, sums: Tensor) -> Tensor:
         """How strong the response of each filter and of its negative is, and the x and y of its centre."""
-        sums = self._sums(pixels)
         strength = sums[..., 0]
         clear = strength + (_FAINT * self.mean_strength).clamp(min=1e-6)
         return torch.cat([strength, sums[..., 1] / clear, sums[..., 2] / clear], dim=-1)
