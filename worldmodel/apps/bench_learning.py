@@ -124,6 +124,7 @@ def bench_learning(config: dict[str, Any]) -> Path:
     Errors: `ConfigError`, `EnvError` or `RunError` for a user's mistake, before anything runs.
     """
     _check(config)
+    launch = Launch.of(config)
     output = Path(config["output"])
     cells = [
         Cell(
@@ -145,7 +146,7 @@ def bench_learning(config: dict[str, Any]) -> Path:
                 for preset in config["presets"]:
                     compose_config("train", [*overrides_of(preset), quoted("task", task)])
                 envs.make(task).close()
-            _run_all(cells, config)
+            _run_all(cells, config["episodes"], launch)
         return write_report(output, config)
     except OSError as error:
         raise RunError(f"cannot write output={output}: {reason_of(error)}") from error
@@ -154,7 +155,6 @@ def bench_learning(config: dict[str, Any]) -> Path:
 def _check(config: dict[str, Any]) -> None:
     positive(config, "episodes")
     not_negative(config, "num_workers")
-    Launch.of(config)
     tasks, seeds, reference = config["tasks"], config["seeds"], config["reference"]
     presets = config["presets"]
     for name, values in (("tasks", tasks), ("seeds", seeds), ("presets", presets)):
@@ -181,13 +181,13 @@ def _listed(values: Sequence[Any]) -> str:
     return f"[{','.join(map(str, values))}]"
 
 
-def _run_all(cells: list[Cell], config: dict[str, Any]) -> None:
+def _run_all(cells: list[Cell], episodes: int, launch: Launch) -> None:
     """Run what is missing; what is running when one fails, or when a signal comes, is stopped and saved."""
-    missing = [cell for cell in cells if cell.commands(config["episodes"])]
+    missing = [cell for cell in cells if cell.commands(episodes)]
     with ProgressDisplay("bench learning", len(cells), "runs", done=len(cells) - len(missing)) as display:
         if not missing:
             return
-        with _launched(config, display) as run:
+        with _launched(launch, episodes, display) as run:
             running = [run(cell) for cell in missing]
             for done, future in enumerate(as_completed(running), start=len(cells) - len(missing) + 1):
                 try:
@@ -199,9 +199,10 @@ def _run_all(cells: list[Cell], config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _launched(config: dict[str, Any], display: ProgressDisplay) -> Iterator[Callable[[Cell], Future[Cell]]]:
+def _launched(
+    launch: Launch, episodes: int, display: ProgressDisplay
+) -> Iterator[Callable[[Cell], Future[Cell]]]:
     """What starts a cell, here or on a cluster; where the block is left by an error, runs are stopped."""
-    launch, episodes = Launch.of(config), config["episodes"]
     if launch.is_ray:
         with launch.workers() as workers:
             yield lambda cell: workers.submit(_run_cell, _anywhere(cell), episodes)

@@ -47,7 +47,7 @@ def collect(config: dict[str, Any]) -> Collected:
     """
     positive(config, "episodes", "num_envs", "num_workers")
     not_negative(config, "seed", "max_steps")
-    Launch.of(config)
+    launch = Launch.of(config)
     collection = Collection(config=config)
     try:
         _check(collection)
@@ -56,7 +56,7 @@ def collect(config: dict[str, Any]) -> Collected:
             there = _recorded_numbers(store, collection)
             diverged = _Diverged(collection)
             try:
-                returns = _record(collection, store, there, diverged)
+                returns = _record(collection, store, launch, there, diverged)
             except KeyboardInterrupt:
                 num_safe = len(_recorded_numbers(store, collection))
                 print(
@@ -75,7 +75,7 @@ def collect(config: dict[str, Any]) -> Collected:
 
 
 def _record(
-    collection: Collection, store: EpisodeStore, there: set[int], diverged: "_Diverged"
+    collection: Collection, store: EpisodeStore, launch: Launch, there: set[int], diverged: "_Diverged"
 ) -> list[float]:
     """Record what is neither there nor known to diverge; the returns of what was recorded."""
     returns: list[float] = []
@@ -85,7 +85,7 @@ def _record(
         return returns
     title = f"collect {collection.task}"
     with ProgressDisplay(title, num_episodes, "episodes", done=len(done)) as display:
-        for part in _played(collection, store, done):
+        for part in _played(collection, store, launch, done):
             diverged.add(part.diverged)
             for episode_return, num_steps in part.episodes:
                 returns.append(episode_return)
@@ -230,10 +230,11 @@ def _groups(collection: Collection, done: set[int]) -> Iterator[tuple[int, set[i
             yield first // num_envs, wanted
 
 
-def _played(collection: Collection, store: EpisodeStore, done: set[int]) -> Iterator[Recorded]:
+def _played(
+    collection: Collection, store: EpisodeStore, launch: Launch, done: set[int]
+) -> Iterator[Recorded]:
     """What is recorded, as it is. Errors: `RunError` where a worker was killed."""
     config, groups = collection.config, _groups(collection, done)
-    launch = Launch.of(config)
     if launch.num_workers == 1 and not launch.is_ray:
         for group, numbers in groups:
             yield from _recorded(collection, store, group, numbers)

@@ -30,7 +30,7 @@ def bench_planners(config: dict[str, Any]) -> Path:
     Errors: `ConfigError`, `EnvError`, `PlannerError` or `RunError` for a user's mistake, told first.
     """
     _check(config)
-    Launch.of(config)
+    launch = Launch.of(config)
     output = Path(config["output"])
     sweep = Sweep(verb="bench planners", path=output / RESULTS, columns=COLUMNS, key=KEY)
     try:
@@ -40,7 +40,7 @@ def bench_planners(config: dict[str, Any]) -> Path:
                 raise ConfigError(
                     "there is no cell to run: gradient and hybrid cannot climb in the simulator"
                 )
-            sweep.run_missing(cells, run_cell, launch=Launch.of(config), cost=_cost)
+            sweep.run_missing(cells, run_cell, launch=launch, cost=_cost)
         return write_report(output, sweep.rows(), config)
     except OSError as error:
         raise RunError(f"cannot write output={output}: {reason_of(error)}") from error

@@ -46,7 +46,7 @@ def bench_robustness(config: dict[str, Any], given: set[str]) -> Path:
     Errors: `ConfigError`, `EnvError`, `CheckpointError` or `RunError` for a user's mistake, told first.
     """
     _check(config)
-    Launch.of(config)
+    launch = Launch.of(config)
     cells = make_cells(config)
     folder = make_folder(config["output"])
     # Whoever repeats it wants the numbers, not the report alone.
@@ -54,7 +54,7 @@ def bench_robustness(config: dict[str, Any], given: set[str]) -> Path:
     sweep = Sweep(verb="bench robustness", path=folder / RESULTS, columns=COLUMNS, key=KEY)
     try:
         if not config["report"]:
-            sweep.run_missing(cells, run_cell, launch=Launch.of(config), cost=_cost)
+            sweep.run_missing(cells, run_cell, launch=launch, cost=_cost)
         wanted = {cell.key for cell in cells}
         rows = [row for row in sweep.rows() if sweep.key_of(row) in wanted]
         if not rows:
