@@ -241,10 +241,7 @@ def to_play(task: str) -> Callable[[np.ndarray], np.ndarray]:
     playful = [name for name, own in OWN_TASKS.items() if type(own).to_play is not MjcfTask.to_play]
     name = canonical_name(task)
     if name not in playful:
-        raise EnvError(
-            f"policy=play: {task} does not say how to go at things, as {', '.join(playful)} does; "
-            "policy=colored is noise that gets far"
-        )
+        raise EnvError(f"{task} does not say how to go at things, as {', '.join(playful)} does")
     return OWN_TASKS[name].to_play
 
 

@@ -215,7 +215,10 @@ def test_a_task_that_cannot_be_drawn_is_controlled_without_a_video(tmp_path, ref
         (["task=reacher-esay"], "did you mean reacher-easy"),
         (["policy=random"], "task= is missing"),
         ([f"task={toy_tasks.POINT}", "policy=pink"], "no policy 'pink'"),
-        (["task=drop", "policy=play"], "drop does not say how to go at things, as push does"),
+        (
+            ["task=drop", "policy=play"],
+            "policy=play: drop does not say how to go at things, as push does; policy=colored",
+        ),
         (["task=nope", "policy=play"], "nope"),
         (["task=push", "policy=play", "env.observe=[pixels]"], "env.observe=[state,pixels]"),
         ([f"task={toy_tasks.POINT}", "policy=planner"], "give checkpoint=RUN_DIR"),

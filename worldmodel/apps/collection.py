@@ -189,7 +189,10 @@ class Collection:
     def _to_play(self) -> Callable[[np.ndarray], np.ndarray]:
         if "state" not in self.config["env"]["observe"]:
             raise ConfigError("policy=play sees where things are: env.observe=[state,pixels]")
-        return envs.to_play(self.task)
+        try:
+            return envs.to_play(self.task)
+        except envs.EnvError as error:
+            raise ConfigError(f"policy=play: {error}; policy=colored is noise that gets far") from error
 
     @cached_property
     def _script(self) -> np.ndarray:
