@@ -9,7 +9,6 @@ import numpy as np
 from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.exploration import Experience, Exploration, Explored, Explorer, OwnExperience
 from worldmodel.apps.launcher import check_place
-from worldmodel.apps.resumed import progress_of
 from worldmodel.apps.training_loop import Training
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
@@ -39,12 +38,11 @@ class OnlineTraining(Training):
                 "a model without rewards learns from a dataset: record one with `worldmodel collect`, and "
                 "give dataset="
             )
-        self.env_steps = 0  # taken, also those of episodes that an interruption cut off
+        # Taken, also those of episodes that an interruption cut off.
+        self.env_steps: int = self._begun_at["env_steps"]
         self._agent = self.planning_agent(seed=self.seed, is_averaged=False)
         if checkpoint is not None:
-            info = progress_of(checkpoint)
-            self.env_steps = info["env_steps"]
-            self._agent.restore(str(info["agent_state"]))
+            self._agent.restore(str(self._begun_at["agent_state"]))
         facts = {"task": self.env.task, "action_repeat": self.env.action_repeat}
         capacity = config["data"]["capacity"]
         if self.env.episode_length is None and not self.env.can_terminate:

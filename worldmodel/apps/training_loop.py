@@ -74,7 +74,7 @@ class Training(ABC):
         self.seed: int = config["seed"]
         self.device = build_device(config["device"], processes)
         acceleration = build_acceleration(config, self.device)
-        info = progress_of(checkpoint)
+        info = self._begun_at = progress_of(checkpoint)
         self.num_episodes: int = info["num_episodes"]
         self.evaluated_at: int = info["evaluated_at"]  # of `progress`
         self.seconds: float = info["training_seconds"]
