@@ -16,7 +16,7 @@ from worldmodel.apps.training_loop import Training
 from worldmodel.data import EpisodeDataset, TaskDatasets
 from worldmodel.data.store import EpisodeStore
 from worldmodel.errors import ConfigError
-from worldmodel.training import ALONE, Checkpoint, Processes
+from worldmodel.training import Checkpoint, Processes
 
 SEVERAL = "multitask"  # what stands for the task of a run that has several
 
@@ -27,11 +27,7 @@ class OfflineTraining(Training):
     unit = "updates"
 
     def __init__(
-        self,
-        run_dir: Path,
-        config: dict[str, Any],
-        checkpoint: Checkpoint | None,
-        processes: Processes = ALONE,
+        self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None, processes: Processes
     ) -> None:
         if config["collector"] != "local":
             raise ConfigError(

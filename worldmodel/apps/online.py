@@ -13,7 +13,7 @@ from worldmodel.apps.training_loop import Training
 from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.errors import ConfigError
 from worldmodel.model import WorldModel
-from worldmodel.training import ALONE, Checkpoint, Processes
+from worldmodel.training import Checkpoint, Processes
 
 MAX_UPDATES_AT_ONCE = 50  # an interruption waits for them
 
@@ -25,11 +25,7 @@ class OnlineTraining(Training):
     dataset: EpisodeDataset
 
     def __init__(
-        self,
-        run_dir: Path,
-        config: dict[str, Any],
-        checkpoint: Checkpoint | None,
-        processes: Processes = ALONE,
+        self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None, processes: Processes
     ) -> None:
         _check(config)
         super().__init__(run_dir, config, checkpoint, processes)

@@ -35,7 +35,6 @@ from worldmodel.data import Episode, EpisodeDataset, TaskDatasets
 from worldmodel.errors import DivergenceError, PeerError
 from worldmodel.model import WorldModel, single_task
 from worldmodel.training import (
-    ALONE,
     Checkpoint,
     MetricLogger,
     Order,
@@ -59,11 +58,7 @@ class Training(ABC):
     dataset: EpisodeDataset | TaskDatasets
 
     def __init__(
-        self,
-        run_dir: Path,
-        config: dict[str, Any],
-        checkpoint: Checkpoint | None,
-        processes: Processes = ALONE,
+        self, run_dir: Path, config: dict[str, Any], checkpoint: Checkpoint | None, processes: Processes
     ) -> None:
         check_training(config)
         processes.part(config["training"]["batch_size"])
