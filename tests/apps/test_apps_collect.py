@@ -194,7 +194,7 @@ def test_a_note_of_what_diverged_that_is_damaged_is_told(tmp_path, refused, monk
 
 
 def test_a_worker_that_is_killed_is_told_and_only_workers_are_ended(tmp_path, refused):
-    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True)
     bystander.start()
     command = [f"dataset={tmp_path / 'a'}", *POINT, "num_workers=2", "policy=toy_tasks:kill_itself"]
     assert "give a smaller num_workers= or num_envs=" in refused("collect", *command, "episodes=4")
