@@ -14,17 +14,18 @@ def _short(monkeypatch):
 
 
 def r2(kind, read, *, num_episodes=20, noise=0.0):
-    """Of what `read` makes of four features, on as many episodes that were not seen."""
+    """Of what `read` makes of four features, on episodes that were not seen; noise is asked for, too."""
     chance = np.random.default_rng(0)
 
     def side():
         features = torch.from_numpy(chance.standard_normal((num_episodes * 50, 4))).float()
-        target = read(features.numpy())[:, None]
+        target = np.stack([read(features.numpy()), chance.standard_normal(len(features))], axis=1)
         return features, target + noise * chance.standard_normal(target.shape)
 
     (train, wanted), (test, true) = side(), side()
     episode = np.repeat(np.arange(num_episodes), 50)
-    (fit,) = probe(kind, (train, test), (wanted, true), (episode, episode), seed=0)
+    fit, nothing = probe(kind, (train, test), (wanted, true), (episode, episode), seed=0)
+    assert nothing.r2 < 0.05
     assert fit.low <= fit.r2 <= fit.high
     return fit.r2
 

@@ -1,6 +1,5 @@
 """Probes: what can be read out of a frozen latent, on episodes that the probe has not seen."""
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from worldmodel.analysis.readout import fit_readout
+from worldmodel.analysis.readout import Readout, fit_readout
 from worldmodel.model.layers import mlp
 
 KINDS = ("linear", "mlp")
@@ -48,26 +47,31 @@ def probe(
     linear = fit_readout(train, scaled)
     predicted = linear(test)
     if kind == "mlp":
-        more = _fit_mlp(train, scaled - linear(train), episodes[0], seed)
-        with torch.no_grad():
-            predicted = predicted + more(test)
+        predicted = predicted + _beyond(linear, (train, test), scaled, episodes[0], seed)
     read = predicted.numpy() * scale + shift
     return [_judge(read[:, i], true[:, i], episodes[1], seed) for i in range(true.shape[1])]
 
 
-def _fit_mlp(features: Tensor, left: Tensor, episode: np.ndarray, seed: int) -> nn.Module:
-    """A network of what a linear probe has left over; at first 0, at best by episodes kept from it."""
+def _beyond(
+    linear: Readout, features: tuple[Tensor, Tensor], targets: Tensor, episode: np.ndarray, seed: int
+) -> Tensor:
+    """What a network that learns what a linear probe leaves over adds to it in the second of `features`.
+
+    Of each target, what it says when it is best on episodes that are kept from it; 0 where it never helps.
+    """
+    train, test = features
+    left = targets - linear(train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = mlp(features.shape[1], _HIDDEN, left.shape[1])
+        network = mlp(train.shape[1], _HIDDEN, left.shape[1])
     for parameter in network[-1].parameters():
         nn.init.zeros_(parameter)
     is_kept = torch.from_numpy(np.isin(episode, np.unique(episode)[1::_JUDGES]))
-    (x, kept_x), (y, kept_y) = ((part[~is_kept], part[is_kept]) for part in (features, left))
+    (x, kept_x), (y, kept_y) = ((part[~is_kept], part[is_kept]) for part in (train, left))
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _NUM_UPDATES)
     chance = torch.Generator().manual_seed(seed)
-    best, least = copy.deepcopy(network), kept_y.square().mean()
+    added, least = torch.zeros(len(test), left.shape[1]), kept_y.square().mean(0)
     for update in range(1, _NUM_UPDATES + 1):
         rows = torch.randint(len(x), (_BATCH,), generator=chance)
         loss = (network(x[rows]) - y[rows]).square().mean()
@@ -77,10 +81,10 @@ def _fit_mlp(features: Tensor, left: Tensor, episode: np.ndarray, seed: int) -> 
         schedule.step()
         if update % _LOOK_EVERY == 0:
             with torch.no_grad():
-                error = (network(kept_x) - kept_y).square().mean()
-            if error < least:
-                best, least = copy.deepcopy(network), error
-    return best
+                error = (network(kept_x) - kept_y).square().mean(0)
+                added = torch.where(error < least, network(test), added)
+            least = torch.minimum(error, least)
+    return added
 
 
 def _judge(predicted: np.ndarray, true: np.ndarray, episode: np.ndarray, seed: int) -> Fit:

@@ -9,7 +9,7 @@ from worldmodel.model.transformer import SelfAttention
 _FIRST_CHANNELS = 32
 _PATCH = 4  # pixels, of the convolutional network's first layer
 _LAST_GRID = 4  # it halves the picture until so many places are left along each side
-_NUM_KEYPOINTS = 32
+_NUM_KEYPOINTS = 64
 _VIT_PATCH, _VIT_DIM, _VIT_DEPTH, _VIT_HEADS = 8, 96, 3, 3
 
 
