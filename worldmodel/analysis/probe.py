@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
-from worldmodel.analysis.readout import Readout, fit_readout
+from worldmodel.analysis.readout import fit_readout
 from worldmodel.model.layers import mlp
 
 KINDS = ("linear", "mlp")
-_HIDDEN, _BATCH, _NUM_UPDATES, _RATE, _WEIGHT_DECAY = (128, 128), 512, 2000, 2e-3, 0.1
-_JUDGES = 6  # every so many episodes say when the network has learned enough
+_HIDDEN, _BATCH, _NUM_UPDATES, _RATE, _WEIGHT_DECAY = (128, 128), 512, 2000, 2e-3, 1.0
+_JUDGES = 6  # one in so many episodes says how good the network is
 _LOOK_EVERY = 100  # updates
 _NUM_RESAMPLES = 500
 
@@ -36,42 +36,38 @@ def probe(
 ) -> list[Fit]:
     """Fit on the first of each pair, judge on the second; `episodes` says to which episode rows belong.
 
-    `linear` is ridge regression; `mlp` a small network that adds to it what it finds beyond. The interval is
-    a bootstrap over episodes, whose rows are no independent values.
+    `linear` is ridge regression; `mlp` a small network, or for a quantity that it reads worse, that. The
+    interval is a bootstrap over episodes, whose rows are no independent values.
     """
     (train, test), (wanted, true) = features, targets
     mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
     train, test = (train - mean) / std, (test - mean) / std
     shift, scale = wanted.mean(0), wanted.std(0) + 1e-9
     scaled = torch.from_numpy((wanted - shift) / scale).float()
-    linear = fit_readout(train, scaled)
-    predicted = linear(test)
+    predicted = fit_readout(train, scaled)(test)
     if kind == "mlp":
-        predicted = predicted + _beyond(linear, (train, test), scaled, episodes[0], seed)
+        predicted = _better(predicted, (train, test), scaled, episodes[0], seed)
     read = predicted.numpy() * scale + shift
     return [_judge(read[:, i], true[:, i], episodes[1], seed) for i in range(true.shape[1])]
 
 
-def _beyond(
-    linear: Readout, features: tuple[Tensor, Tensor], targets: Tensor, episode: np.ndarray, seed: int
+def _better(
+    read: Tensor, features: tuple[Tensor, Tensor], targets: Tensor, episode: np.ndarray, seed: int
 ) -> Tensor:
-    """What a network that learns what a linear probe leaves over adds to it in the second of `features`.
+    """`read`, or what a network says of the second of `features` where that is better.
 
-    Of each target, what it says when it is best on episodes that are kept from it; 0 where it never helps.
+    Of each target when it is best, and whether it is, say episodes that are kept from it.
     """
     train, test = features
-    left = targets - linear(train)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = mlp(train.shape[1], _HIDDEN, left.shape[1])
-    for parameter in network[-1].parameters():
-        nn.init.zeros_(parameter)
+        network = mlp(train.shape[1], _HIDDEN, targets.shape[1])
     is_kept = torch.from_numpy(np.isin(episode, np.unique(episode)[1::_JUDGES]))
-    (x, kept_x), (y, kept_y) = ((part[~is_kept], part[is_kept]) for part in (train, left))
+    (x, kept_x), (y, kept_y) = ((part[~is_kept], part[is_kept]) for part in (train, targets))
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _NUM_UPDATES)
     chance = torch.Generator().manual_seed(seed)
-    added, least = torch.zeros(len(test), left.shape[1]), kept_y.square().mean(0)
+    least = (fit_readout(x, y)(kept_x) - kept_y).square().mean(0)
     for update in range(1, _NUM_UPDATES + 1):
         rows = torch.randint(len(x), (_BATCH,), generator=chance)
         loss = (network(x[rows]) - y[rows]).square().mean()
@@ -82,9 +78,9 @@ def _beyond(
         if update % _LOOK_EVERY == 0:
             with torch.no_grad():
                 error = (network(kept_x) - kept_y).square().mean(0)
-                added = torch.where(error < least, network(test), added)
+                read = torch.where(error < least, network(test), read)
             least = torch.minimum(error, least)
-    return added
+    return read
 
 
 def _judge(predicted: np.ndarray, true: np.ndarray, episode: np.ndarray, seed: int) -> Fit:
