@@ -6,12 +6,15 @@ import csv
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 
 import envs
 from envs.tasks import OWN_TASKS
 from worldmodel.apps.cli import main
+from worldmodel.apps.expectation import Expectation
 from worldmodel.apps.script import Break, Script
 from worldmodel.apps.surprise_video import decades
+from worldmodel.apps.trained import open_run
 
 CASES = [(task, name) for task in OWN_TASKS for name in OWN_TASKS[task].violations]
 
@@ -55,6 +58,22 @@ def test_a_teleport_surprises_and_another_colour_is_not_seen(run_dir, tmp_path):
     assert not differs[:3].any(), "the teleport comes before the third step"
     assert differs[3:76].all()
     assert differs[200:].any(), "another colour is seen in the video"
+
+
+def test_what_is_expected_further_ahead_is_what_the_model_says_of_its_own_predictions(run_dir):
+    model = open_run(run_dir).model
+    chance = torch.Generator().manual_seed(0)
+    seen = model.embed({"state": torch.rand(4, model.size.state_dim, generator=chance)})
+    actions = torch.rand(3, 1, model.size.action_dim, generator=chance)
+    found = {}
+    for ahead in (1, 2):
+        expectation, latent = Expectation(model, ahead), model.layout.start(seen[:1])
+        for action, embedding in zip(actions, seen[1:], strict=True):
+            expectation.note(latent, action)
+            found[ahead] = expectation.surprises(embedding[None])
+            latent = model.layout.advance(latent, action, embedding[None])
+    assert found[1][0] == found[1][1] == pytest.approx(found[2][0], rel=1e-5)
+    assert found[2][1] != pytest.approx(found[2][0], rel=1e-2)
 
 
 def test_without_a_video_none_is_left_of_another_call(run_dir, tmp_path):
@@ -162,6 +181,7 @@ def drive(env, seed, actions, violation, at=None):
         (["violations=[teleprt]"], "did you mean teleport"),
         (["episodes=0"], "episodes=0: must be at least 1"),
         (["window=0"], "window=0: must be at least 1"),
+        (["ahead=0"], "ahead=0: must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_line(run_dir, capsys, words, expected):

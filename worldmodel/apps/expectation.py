@@ -11,15 +11,15 @@ AHEAD = 3  # steps, of the model's own predictions: as many as it is trained ove
 
 
 class Expectation:
-    """Follows one robot, and foresees what it will observe.
+    """Follows one robot, and foresees what it will observe, one step ahead and up to `ahead`.
 
     Of what is seen next a model is not sure: a bounce can be as much of a surprise as a ball that stops in
     the air. Foreseen over several steps, errors of what goes on being wrong add up.
     """
 
-    def __init__(self, model: LatentModel) -> None:
-        self._model = model
-        self._foreseen: Tensor | None = None  # (n, L), n <= AHEAD: the latent now, foreseen 1 to n steps ago
+    def __init__(self, model: LatentModel, ahead: int = AHEAD) -> None:
+        self._model, self._ahead = model, ahead
+        self._foreseen: Tensor | None = None  # (n, L), n <= ahead: the latent now, foreseen 1 to n steps ago
 
     def reset(self) -> None:
         """A new episode."""
@@ -28,11 +28,11 @@ class Expectation:
     @torch.no_grad()
     def note(self, latent: Float[Tensor, "1 latent"], action: Float[Tensor, "1 action"]) -> None:
         """Be told where the robot is, and what is done there."""
-        known = latent if self._foreseen is None else torch.cat([latent, self._foreseen])[:AHEAD]
+        known = latent if self._foreseen is None else torch.cat([latent, self._foreseen])[: self._ahead]
         self._foreseen = self._model.step(known, action.expand(len(known), -1))
 
     def surprises(self, embedding: Float[Tensor, "1 embedding"]) -> tuple[float, float]:
-        """By what is seen now: of what was foreseen a step ago, and `AHEAD` steps ago or at the start."""
+        """By what is seen now: of what was foreseen a step ago, and `ahead` steps ago or at the start."""
         assert self._foreseen is not None, "nothing was done yet"
         errors = surprise(self._model.layout.current(self._foreseen), embedding)
         return float(errors[0]), float(errors[-1])

@@ -58,7 +58,7 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     `config` is that of `configs/surprise.yaml`.
     Errors: `ConfigError`, `EnvError` or `CheckpointError` for a user's mistake.
     """
-    positive(config, "episodes", "window")
+    positive(config, "episodes", "window", "ahead")
     not_negative(config, "seed")
     run = open_run(config["checkpoint"], task=config["task"])
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
         env.close()
     rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
     traces = {name: [(pair.plain, pair.violated, pair.at) for pair in pairs[name]] for name in names}
-    write_report(folder, run.task, rows, traces, record, window=config["window"])
+    write_report(folder, run.task, rows, traces, record, config)
     if config["video"]:
         _film(folder / VIDEO_FILE, make_env, chosen, pairs)
     else:
@@ -96,11 +96,11 @@ def _play_pairs(
         for episode in range(config["episodes"]):
             seed = int(np.random.SeedSequence([config["seed"], episode]).generate_state(1)[0])
             script = Script.drawn(env, seed)
-            plain, due = _trace(env, run.model, script, watched=chosen)
+            plain, due = _trace(env, run.model, script, config["ahead"], watched=chosen)
             for name, violation in chosen.items():
                 at = next((k for k in due[name] if k + config["window"] <= len(plain)), None)
                 if at is not None:
-                    trace, _ = _trace(env, run.model, script, Break(violation, at))
+                    trace, _ = _trace(env, run.model, script, config["ahead"], Break(violation, at))
                     pairs[name].append(Pair(script=script, plain=plain, violated=trace, at=at))
             display.update(episode + 1)
     if empty := [name for name, found in pairs.items() if not found]:
@@ -115,6 +115,7 @@ def _trace(
     env: envs.TaskEnv,
     model: LatentModel,
     script: Script,
+    ahead: int,
     broken: Break | None = None,
     *,
     watched: Mapping[str, Violation] | None = None,
@@ -122,7 +123,7 @@ def _trace(
     """The surprises at each step (T, 2); before which steps each of `watched` is due."""
     due: dict[str, list[int]] = {name: [] for name in watched or {}}
     surprises: list[tuple[float, float]] = []
-    expectation, latent = Expectation(model), None
+    expectation, latent = Expectation(model, ahead), None
     for index, observation in enumerate(script.play(env, broken)):
         seen = model.embed(_tensors(observation))
         if latent is None:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from worldmodel.apps import plots
 from worldmodel.apps.bench.output import Row, markdown_table, provenance_lines, write_all
-from worldmodel.apps.expectation import AHEAD
 from worldmodel.apps.progress import console
 
 Traces = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, int]]]
@@ -18,7 +17,12 @@ _MAX_COLUMNS = 3
 
 
 def write_report(
-    folder: Path, task: str, rows: Sequence[Row], traces: Traces, record: Mapping[str, Any], *, window: int
+    folder: Path,
+    task: str,
+    rows: Sequence[Row],
+    traces: Traces,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> None:
     """Table, page, picture and provenance, and the table on the terminal. Errors: `RunError`."""
     table = markdown_table(
@@ -50,10 +54,10 @@ def write_report(
     lines += [
         "Each episode is played twice with the same start and actions: as it happens, and with one "
         "violation. Surprise is the squared error of the predicted embedding; the highest of "
-        f"{window} agent steps from the violation on counts. AUROC: how often a violated episode surprises "
-        f"more than a plain one (0.5: chance). Lasting: the same of what was expected {AHEAD} steps before, "
-        "and its geometric mean from the violation on to the end of the episode, which tells what stays "
-        "wrong from what was a surprise for a moment. "
+        f"{config['window']} agent steps from the violation on counts. AUROC: how often a violated episode "
+        "surprises more than a plain one (0.5: chance). Lasting: the same of what was expected "
+        f"{config['ahead']} steps before, and its geometric mean from the violation on to the end of the "
+        "episode, which tells what stays wrong from what was a surprise for a moment. "
         "Either: one detector, which goes by whichever of the two is more stds (of logarithms) above plain "
         "episodes.",
         "",
@@ -61,8 +65,8 @@ def write_report(
         "",
         "![surprise around each violation](surprise.png)",
         "",
-        f"Median and quartiles of the pairs; dotted, the median by what was expected {AHEAD} steps before. "
-        "In brackets the AUROC of either.",
+        "Median and quartiles of the pairs; dotted, the median by what was expected "
+        f"{config['ahead']} steps before. In brackets the AUROC of either.",
         "",
     ]
     path = write_all(
