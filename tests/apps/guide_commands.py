@@ -137,12 +137,15 @@ SHORT = {
 PRESET = " ".join(("tiny", *ONLINE, "max_random_steps=20", "checkpoint_every=600", "eval_every=600"))
 
 
+READERS_HAVE = ("ray_address=auto", "device=cuda")  # and tests do not
+
+
 def shortened(words: list[str]) -> list[str]:
     """The words after `worldmodel`, with smaller numbers."""
     verb = next((key for key in (" ".join(words[:2]), words[0]) if key in SHORT), None)
     if verb is None:
         return [word.replace("return>500", "return>=0") for word in words]
-    words = [word for word in words[len(verb.split()) :] if word != "ray_address=auto"]  # which readers have
+    words = [word for word in words[len(verb.split()) :] if word not in READERS_HAVE]
     kinds = [key for key in SHORT if key.startswith(f"{verb} ") and " " not in key.removeprefix(f"{verb} ")]
     fitting = [key for key in kinds if any(word.startswith(key.removeprefix(f"{verb} ")) for word in words)]
     short = [word.replace("{preset}", f'"{PRESET}"') for word in SHORT[fitting[0] if fitting else verb]]
