@@ -60,6 +60,7 @@ def test_a_teleport_surprises_and_another_colour_is_not_seen(run_dir, tmp_path):
     assert differs[200:].any(), "another colour is seen in the video"
 
 
+@torch.no_grad()
 def test_what_is_expected_further_ahead_is_what_the_model_says_of_its_own_predictions(run_dir):
     model = open_run(run_dir).model
     chance = torch.Generator().manual_seed(0)

@@ -14,9 +14,9 @@ import envs
 from worldmodel.analysis.surprise import Signals
 from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm
 from worldmodel.apps.build import build_env
-from worldmodel.apps.config import not_negative, positive, share
+from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.expectation import AHEAD
-from worldmodel.apps.goals import Goal
+from worldmodel.apps.goals import Goal, check_weights
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.run import default_num_threads
@@ -40,8 +40,8 @@ def control(config: dict[str, Any], *, says_where: bool = True) -> dict[str, Any
     Returns the content of `control.json`.
     """
     positive(config, "episodes", "num_threads")
-    not_negative(config, "seed", "state_weight", "disagreement_weight")
-    share(config, "last_weight")
+    not_negative(config, "seed")
+    check_weights(config)
     torch.set_num_threads(default_num_threads(config["num_threads"]))
     subject = Subject.of(config)
     run, task = subject.run, subject.task

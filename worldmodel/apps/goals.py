@@ -12,13 +12,15 @@ import torch
 import envs
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import build_env
+from worldmodel.apps.config import not_negative, share
 from worldmodel.apps.evaluation import EVALUATION_SEED, MAX_NUM_ENVS, Evaluation
 from worldmodel.apps.foresight import ImaginingForesight
 from worldmodel.apps.memory import Observation, to_tensors
 from worldmodel.apps.outlook import Outlook
 from worldmodel.apps.statistics import Mean
+from worldmodel.apps.trained import TrainedRun
 from worldmodel.errors import ConfigError
-from worldmodel.model import Acceleration, LatentModel, goal_distance
+from worldmodel.model import Acceleration, LatentModel, WorldModel, goal_distance
 
 Goals = Callable[[], Observation]  # what would be observed at the goals {key: (B, ...)} of B environments now
 
@@ -90,10 +92,10 @@ class Goal:
         return float((end - goal).norm() / (start - goal).norm().clamp(min=1e-9))
 
 
-def check_no_goal(config: Mapping[str, Any]) -> None:
-    """Check that nothing is asked of a goal, for a model without. Errors: `ConfigError`."""
-    if (weight := config["state_weight"]) != 1.0:
-        raise ConfigError(f"state_weight={weight}: this model plans for rewards, not to a goal")
+def check_weights(config: Mapping[str, Any]) -> None:
+    """Check how a plan is scored, of a goal and of predictors that disagree. Errors: `ConfigError`."""
+    not_negative(config, "state_weight", "disagreement_weight")
+    share(config, "last_weight")
 
 
 class GoalForesight(ImaginingForesight):
@@ -155,6 +157,26 @@ class GoalForesight(ImaginingForesight):
 
     def _look(self, *inputs: torch.Tensor) -> Outlook:
         return Outlook(score=partial(self._part, *inputs))
+
+
+def foresight_of(run: TrainedRun, goals: Goals | None, config: Mapping[str, Any]) -> ImaginingForesight:
+    """Futures in a run's model: what they bring in rewards, or without these, how near `goals` they come.
+
+    Errors: `ConfigError` where `config` weighs what the model has not.
+    """
+    if isinstance(run.model, WorldModel):
+        if (weight := config["state_weight"]) != 1.0:
+            raise ConfigError(f"state_weight={weight}: this model plans for rewards, not to a goal")
+        return run.foresight
+    assert goals is not None
+    return GoalForesight(
+        run.model,
+        goals,
+        last_weight=config["last_weight"],
+        state_weight=config["state_weight"],
+        disagreement_weight=run.disagreement_weight,
+        acceleration=run.acceleration,
+    )
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from worldmodel.apps.build import build_env, build_planning_agent
-from worldmodel.apps.config import at_most, not_negative, positive, share
-from worldmodel.apps.foresight import ImaginingForesight
-from worldmodel.apps.goals import GoalForesight, check_no_goal
+from worldmodel.apps.config import at_most, not_negative, positive
+from worldmodel.apps.goals import check_weights, foresight_of
 from worldmodel.apps.progress import console
 from worldmodel.apps.run import default_num_threads
 from worldmodel.apps.serving import check_installed
@@ -24,7 +23,6 @@ from worldmodel.apps.serving.log import open_log
 from worldmodel.apps.serving.request import RequestReader
 from worldmodel.apps.sessions import Session, SessionAgent, SessionGoals
 from worldmodel.apps.trained import TrainedRun, open_accelerated
-from worldmodel.model import WorldModel
 
 _NUM_WARM_UP = 3  # decisions for each number of robots
 
@@ -74,18 +72,7 @@ def serve(config: dict[str, Any], tell: Callable[[str], None] = tell_on_console)
 def session_agent(run: TrainedRun, config: dict[str, Any]) -> SessionAgent:
     """Who decides: the run's planner, changed as `config` says."""
     goals = SessionGoals()
-    if isinstance(run.model, WorldModel):
-        check_no_goal(config)
-        foresight: ImaginingForesight = run.foresight
-    else:
-        foresight = GoalForesight(
-            run.model,
-            goals,
-            last_weight=config["last_weight"],
-            state_weight=config["state_weight"],
-            disagreement_weight=run.disagreement_weight,
-            acceleration=run.acceleration,
-        )
+    foresight = foresight_of(run, goals, config)
     agent = build_planning_agent(foresight, run.planner_config(config.get("planner")), seed=config["seed"])
     return SessionAgent(agent, foresight, goals=goals, is_padded=run.acceleration.is_compiled)
 
@@ -119,8 +106,8 @@ def describe(run: TrainedRun, config: dict[str, Any], reader: RequestReader) -> 
 
 def _check(config: dict[str, Any]) -> None:
     positive(config, "max_batch", "num_threads")
-    not_negative(config, "seed", "port", "batch_window_ms", "plan_ms", "state_weight", "disagreement_weight")
-    share(config, "last_weight")
+    not_negative(config, "seed", "port", "batch_window_ms", "plan_ms")
+    check_weights(config)
     at_most(config, "port", 65535)
 
 

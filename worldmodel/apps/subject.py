@@ -9,12 +9,11 @@ from worldmodel.apps.agent import Agent
 from worldmodel.apps.build import action_dim, build_planning_agent
 from worldmodel.apps.foresight import Foresight, OracleForesight
 from worldmodel.apps.given_goal import sought_goal
-from worldmodel.apps.goals import Goal, GoalForesight, check_no_goal, goals_of
+from worldmodel.apps.goals import Goal, foresight_of, goals_of
 from worldmodel.apps.remote_agent import RemoteRun
 from worldmodel.apps.trained import TrainedRun, make_agent, open_accelerated
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import reason_of
-from worldmodel.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -110,18 +109,7 @@ class Subject:
             return OracleForesight(env, num_threads=self.config["num_threads"], learned=learned)
         if run is None:
             return None
-        if isinstance(run.model, WorldModel):
-            check_no_goal(self.config)
-            return run.foresight
-        assert goal is not None
-        return GoalForesight(
-            run.model,
-            goal.observed,
-            last_weight=self.config["last_weight"],
-            state_weight=self.config["state_weight"],
-            disagreement_weight=run.disagreement_weight,
-            acceleration=run.acceleration,
-        )
+        return foresight_of(run, None if goal is None else goal.observed, self.config)
 
     def to_json(self) -> dict[str, Any]:
         """What acted, for a file of what came of it."""

@@ -80,7 +80,7 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
         env.close()
     rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
     traces = {name: [(pair.plain, pair.violated, pair.at) for pair in pairs[name]] for name in names}
-    write_report(folder, run.task, rows, traces, record, config)
+    write_report(folder, run.task, rows, traces, record)
     if config["video"]:
         _film(folder / VIDEO_FILE, make_env, chosen, pairs)
     else:

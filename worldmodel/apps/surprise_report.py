@@ -17,12 +17,7 @@ _MAX_COLUMNS = 3
 
 
 def write_report(
-    folder: Path,
-    task: str,
-    rows: Sequence[Row],
-    traces: Traces,
-    record: Mapping[str, Any],
-    config: Mapping[str, Any],
+    folder: Path, task: str, rows: Sequence[Row], traces: Traces, record: Mapping[str, Any]
 ) -> None:
     """Table, page, picture and provenance, and the table on the terminal. Errors: `RunError`."""
     table = markdown_table(
@@ -50,13 +45,14 @@ def write_report(
             for row in rows
         ],
     )
+    window, ahead = (record["config"][key] for key in ("window", "ahead"))
     lines = [f"# What surprises {task}'s model", "", *provenance_lines(record), ""]
     lines += [
         "Each episode is played twice with the same start and actions: as it happens, and with one "
         "violation. Surprise is the squared error of the predicted embedding; the highest of "
-        f"{config['window']} agent steps from the violation on counts. AUROC: how often a violated episode "
+        f"{window} agent steps from the violation on counts. AUROC: how often a violated episode "
         "surprises more than a plain one (0.5: chance). Lasting: the same of what was expected "
-        f"{config['ahead']} steps before, and its geometric mean from the violation on to the end of the "
+        f"{ahead} steps before, and its geometric mean from the violation on to the end of the "
         "episode, which tells what stays wrong from what was a surprise for a moment. "
         "Either: one detector, which goes by whichever of the two is more stds (of logarithms) above plain "
         "episodes.",
@@ -66,7 +62,7 @@ def write_report(
         "![surprise around each violation](surprise.png)",
         "",
         "Median and quartiles of the pairs; dotted, the median by what was expected "
-        f"{config['ahead']} steps before. In brackets the AUROC of either.",
+        f"{ahead} steps before. In brackets the AUROC of either.",
         "",
     ]
     path = write_all(

@@ -17,9 +17,9 @@ from worldmodel.apps.bench.goals_report import AGENTS, write_report
 from worldmodel.apps.bench.output import Row, check_names, make_folder, provenance
 from worldmodel.apps.bench.sweep import Sweep, settings_digest
 from worldmodel.apps.build import build_device, build_planning_agent
-from worldmodel.apps.config import compose_config, not_negative, positive, share, to_dict
+from worldmodel.apps.config import compose_config, not_negative, positive, to_dict
 from worldmodel.apps.foresight import OracleForesight
-from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight, require_goals
+from worldmodel.apps.goals import Attempt, GoalEvaluation, GoalForesight, check_weights, require_goals
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.simple_agents import RandomAgent, ZeroAgent
@@ -108,8 +108,8 @@ def bench_goals(config: dict[str, Any], given: set[str]) -> Path:
     """
     check_names("agents", config["agents"], list(AGENTS))
     positive(config, "episodes", "oracle_episodes")
-    not_negative(config, "seed", "state_weight", "disagreement_weight")
-    share(config, "last_weight")
+    not_negative(config, "seed")
+    check_weights(config)
     run = open_run(config["checkpoint"], task=config["task"])
     require_goals(run.task)
     device = build_device(config["device"])

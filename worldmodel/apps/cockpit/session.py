@@ -20,8 +20,8 @@ from worldmodel.apps.cockpit.kinematics import Kinematics, find_point
 from worldmodel.apps.cockpit.moment import GoalMark, Moment
 from worldmodel.apps.cockpit.ordinary import Tell, learn_ordinary
 from worldmodel.apps.cockpit.pilot import Pilot
-from worldmodel.apps.config import not_negative, positive, share
-from worldmodel.apps.goals import GoalForesight
+from worldmodel.apps.config import not_negative, positive
+from worldmodel.apps.goals import GoalForesight, check_weights
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.subject import Subject
 from worldmodel.errors import ConfigError
@@ -45,8 +45,8 @@ class Session:
     def __init__(self, config: Mapping[str, Any], tell: Tell = lambda done, total: None) -> None:
         config = dict(config) | {"server": None, "agent": "planner"}
         positive(config, "num_threads", "steps_shown")
-        not_negative(config, "seed", "state_weight", "disagreement_weight")
-        share(config, "last_weight")
+        not_negative(config, "seed")
+        check_weights(config)
         self.subject = Subject.of(config)
         self.env = _make_env(self.subject)
         try:

@@ -9,8 +9,9 @@ import numpy as np
 import envs
 from worldmodel.apps import plots
 from worldmodel.apps.build import build_env
-from worldmodel.apps.config import not_negative, positive, share
+from worldmodel.apps.config import not_negative, positive
 from worldmodel.apps.control import CONTROL_FILE, VIDEO_FILE
+from worldmodel.apps.goals import check_weights
 from worldmodel.apps.progress import ProgressDisplay, console
 from worldmodel.apps.realtime.report import Clock, timeline
 from worldmodel.apps.realtime.run import RealtimeControl, RealtimeEpisode, episode_seeds
@@ -31,8 +32,8 @@ def control_realtime(config: dict[str, Any], *, says_where: bool = True) -> dict
     Errors: `ConfigError`, `EnvError`, `CheckpointError` or `RunError` for a user's mistake.
     """
     positive(config, "episodes", "num_threads")
-    not_negative(config, "seed", "state_weight", "disagreement_weight")
-    share(config, "last_weight")
+    not_negative(config, "seed")
+    check_weights(config)
     subject = Subject.of(config)
     _check(subject)
     env = build_env(
