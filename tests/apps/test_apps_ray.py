@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 import test_apps_bench
 import torch
 import toy_tasks
+from processes import descendants, free_port
 from test_apps_collect import POINT, collect, same
 
 from worldmodel.apps import cluster
@@ -52,12 +52,6 @@ def node() -> dict[str, int]:
     return {"num_cpus": 1, "object_store_memory": 80_000_000} | {name: free_port() for name in ports}
 
 
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def two_nodes(killed) -> Iterator[str]:
     """The address of a cluster of two nodes with one core each, which this process is connected to."""
@@ -74,19 +68,6 @@ def two_nodes(killed) -> Iterator[str]:
         finally:
             ray.shutdown()
             nodes.shutdown()
-
-
-def descendants(parent: int) -> set[int]:
-    """All processes that a process has begun, and those that these have."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found, new = set(), {parent}
-    while new:
-        new = {child for child, its in parents.items() if its in new}
-        found |= new
-    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -321,4 +302,4 @@ assert {os.environ[name] for name in sys.argv[1:]} == {"0"}
 def test_where_ray_is_missing_the_way_to_it_is_told(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(cluster, "find_spec", lambda package: None)
     line = refused("collect", f"dataset={tmp_path / 'a'}", *POINT, "launcher=ray")
-    assert 'ray needs ray and msgpack: pip install "worldmodel[ray]"' in line
+    assert 'ray needs ray, msgpack, grpc: pip install "worldmodel[ray]"' in line

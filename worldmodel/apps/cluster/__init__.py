@@ -9,7 +9,7 @@ from worldmodel.errors import ConfigError
 # Ray's own switches. The second keeps a cluster to the loopback interface: it is made for macOS and Windows,
 # where firewalls ask, and works on Linux as well.
 STATISTICS, BEYOND_THIS_MACHINE = "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-_PACKAGES = ("ray", "msgpack")
+_PACKAGES = ("ray", "msgpack", "grpc")
 
 
 def prepare(address: str | None) -> None:
@@ -18,7 +18,7 @@ def prepare(address: str | None) -> None:
     Errors: `ConfigError`.
     """
     if missing := [package for package in _PACKAGES if find_spec(package) is None]:
-        raise ConfigError(f'ray needs {" and ".join(missing)}: pip install "worldmodel[ray]"')
+        raise ConfigError(f'ray needs {", ".join(missing)}: pip install "worldmodel[ray]"')
     if address is not None and not re.fullmatch(r"auto|[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+", address):
         raise ConfigError(f"ray_address={address}: write auto, or HOST:PORT of a cluster's head")
     os.environ.setdefault(STATISTICS, "0")

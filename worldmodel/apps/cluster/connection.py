@@ -16,7 +16,8 @@ def connected(address: str | None, num_workers: int) -> Iterator[int]:
 
     `num_workers`: that will be asked of it, each a core; 0: as many as there are. Yields how many that is.
     Where the program has connected Ray already, that cluster is used, and stays.
-    Errors: `ConfigError` where Ray is missing, `RunError` where the cluster cannot be reached.
+    Errors: `ConfigError` where Ray is missing, `RunError` where the cluster cannot be reached, or can be by
+    anybody: beyond this machine it must ask for a token.
     """
     prepare(address)
     import ray
@@ -42,7 +43,13 @@ def _connect(address: str | None, num_workers: int) -> None:
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
+        if address is not None:
+            from worldmodel.apps.cluster.access import check_access
+
+            check_access(address)
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+    except RunError:
+        raise
     except Exception as error:  # of any kind: a node that starts too slowly is a bare Exception
         named = "a Ray cluster cannot start here" if address is None else f"ray_address={address}"
         raise RunError(
