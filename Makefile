@@ -8,7 +8,7 @@ TORCH := torch>=2.7,<2.14
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 PARTS := $(addprefix tests/,analysis data envs model planners remote training)
 
-.PHONY: demo test test-slow test-lowest lint format docs dist audit clean
+.PHONY: demo test test-slow test-full-disk test-lowest lint format docs dist audit clean
 
 demo: $(VENV)/.installed ## learn cartpole-swingup from nothing and show it on a page
 	$(BIN)/worldmodel demo
@@ -20,6 +20,10 @@ test: $(VENV)/.installed-dev ## all tests but the slow ones
 
 test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/pytest -m slow
+
+MARK ?= not slow
+test-full-disk: $(VENV)/.installed-dev ## the tests of full and read-only disks (MARK=slow: the slow ones), which are mounted: as root
+	RELIABILITY_MUST_MOUNT=1 $(BIN)/pytest -p no:cacheprovider -m "$(MARK)" tests/reliability/test_full_disk.py
 
 test-lowest: ## the tests on the lowest versions of all dependencies that pyproject.toml allows
 	mkdir -p $(VENV)-lowest

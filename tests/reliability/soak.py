@@ -71,13 +71,33 @@ def look_at(pid: int) -> dict[str, float]:
 
 
 def growth_per_hour(rows: list[dict]) -> dict[str, float]:
-    """MB, threads and files by which one subject grows in an hour, after its warm-up."""
+    """MB, threads and files by which one subject grows in an hour, after its warm-up.
+
+    And its largest step from one look to the next, MB, and what it grows without that: what is made once
+    is no leak.
+    """
     seconds = np.array([row["seconds"] for row in rows])
     after = seconds >= seconds[-1] * WARM_UP
     names = ("rss_mb", "threads", "files")
     values = np.array([[row[name] for name in names] for row in rows], float)
     slopes = np.polyfit(seconds[after] / 3600, values[after], 1)[0]
-    return dict(zip(names, map(float, slopes), strict=True))
+    steps = np.diff(values[after, 0])
+    steps[steps.argmax()] = 0.0
+    without = np.polyfit(seconds[after] / 3600, np.cumsum([0.0, *steps]), 1)[0]
+    grown = dict(zip(names, map(float, slopes), strict=True))
+    return grown | {"step_mb": float(np.diff(values[after, 0]).max()), "rss_mb_without_step": float(without)}
+
+
+def is_flat(grown: dict[str, float], minutes: float) -> bool:
+    """Whether so much growth in an hour, seen for `minutes`, is none: a heap that settles, and one copy of a
+    simulator's model. What leaks with each of thousands of plans or pages is far more."""
+    time = minutes / 60
+    return (
+        grown["rss_mb_without_step"] * time < 4
+        and grown["step_mb"] < 25
+        and grown["threads"] * time < 1
+        and grown["files"] * time < 2
+    )
 
 
 @contextmanager
@@ -232,5 +252,5 @@ if __name__ == "__main__":
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     named = given["subjects"].split(",") if "subjects" in given else tuple(COMMANDS)
     for name, grown in soak(float(given["minutes"]), Path(given["output"]), named).items():
-        slopes = ", ".join(f"{key} {value:+.2f}/h" for key, value in grown.items())
+        slopes = ", ".join(f"{key} {value:+.2f}" for key, value in grown.items())
         print(f"{name:<10}{slopes}")

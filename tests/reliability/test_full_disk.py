@@ -308,6 +308,24 @@ def test_what_is_only_read_may_be_read_only(disk: SmallDisk, tmp_path):
     assert load_checkpoint(tmp_path / "run").info["env_steps"] == 3
 
 
+def test_a_mount_that_is_refused_skips_a_test_or_fails_where_it_must_not(tmp_path, monkeypatch):
+    def is_skipped(name: str) -> bool:
+        try:
+            with small_disk(tmp_path / name):
+                return False
+        except pytest.skip.Exception:
+            return True
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("PATH", "")  # nothing can be mounted
+    monkeypatch.delenv("RELIABILITY_MUST_MOUNT", raising=False)
+    assert is_skipped("a")
+    monkeypatch.setenv("RELIABILITY_MUST_MOUNT", "1")
+    with pytest.raises(FileNotFoundError):
+        is_skipped("b")
+
+
 class FailingCall:
     """A call of the system that fails the n-th time."""
 
