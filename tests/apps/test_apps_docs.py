@@ -1,17 +1,20 @@
-"""Every command and every block of Python on the pages is known, and is run, with smaller numbers."""
+"""Commands and blocks of Python on the pages are known, and ours are run, with smaller numbers."""
 
 import json
+import multiprocessing.connection
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from PIL import Image
 import envs
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
+from worldmodel.apps.realtime.robot import RobotInterface, Sighting
 from worldmodel.apps.verbs import VERBS
 
 BLOCKS = {page: blocks(page) for page in PAGES}
@@ -33,7 +37,7 @@ RUN_ELSEWHERE = {
 LAYOUTS = {
     "architecture.md": 3,
     "datasets.md": 1,
-    "distributed.md": 3,
+    "distributed.md": 4,
     "serving.md": 1,
 }  # figures, a folder, another's client
 
@@ -185,7 +189,7 @@ def reading(page: Path, made: Path, folder: Path) -> Iterator[Reader]:
                     sys.modules.pop(block.file.removesuffix(".py"), None)
 
 
-# Python of these pages needs a robot's package, or names that stand for the reader's own.
+# Python of these pages needs names that stand for the reader's own, or runs below.
 SKETCHES = {
     "realtime.md": ("RosRobot", "LoopSettings"),
     "understanding.md": ("monitor = Monitor",),
@@ -208,6 +212,49 @@ def test_a_page_does_what_it_says(page, made, tmp_path, capsys):
         for block in BLOCKS[page]:
             if not isinstance(block, Drawing) and not is_sketch(block):
                 reader.do(block)
+
+
+class RosNode:
+    """Of `rclpy`, what the outline of a robot asks for."""
+
+    def __init__(self) -> None:
+        self.published: list[list[float]] = []
+
+    def create_publisher(self, kind, topic, depth):
+        return self
+
+    def create_subscription(self, kind, topic, callback, depth):
+        self.seen = callback
+
+    def publish(self, message):
+        self.published.append(message.data)
+
+
+def test_the_outline_of_a_robot_is_one():
+    page = ROOT / "docs" / "realtime.md"
+    (block,) = [b for b in BLOCKS[page] if isinstance(b, Python) and "class RosRobot" in b.source]
+    names = {"multiprocessing": multiprocessing, "time": time, "np": np, "Sighting": Sighting}
+    names |= {"JointState": SimpleNamespace, "Float64MultiArray": SimpleNamespace}
+    exec(compile(block.source, str(page), "exec"), names)
+    node, bound = RosNode(), np.array([2.0])
+    robot = names["RosRobot"](node, 10.0, -bound, bound)
+    assert isinstance(robot, RobotInterface)
+    for position in (1.0, 3.0, 5.0):
+        node.seen(SimpleNamespace(position=[position], velocity=[2.0]))
+        if position == 1.0:
+            first = robot.start()
+            robot.send(np.array([0.5]))
+    assert (first.step, first.observation["state"].tolist()) == (0, [1.0, 2.0])
+    assert multiprocessing.connection.wait([robot.readable], 5)
+    second, third = robot.read(), robot.read()
+    assert second.observation["state"].tolist() == [3.0, 2.0]
+    assert third.observation["state"].tolist() == [5.0, 2.0]
+    assert third.time_s >= second.time_s >= first.time_s
+    assert robot.read() is None
+    assert not robot.is_over
+    robot.close()
+    assert robot.is_over
+    assert node.published == [[0.5], [0.0]]
 
 
 def test_the_jobs_of_an_array_are_commands_that_begin_runs_and_go_on_with_them(tmp_path):
