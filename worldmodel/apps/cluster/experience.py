@@ -45,7 +45,7 @@ class RayExperience:
         self._num_allowed = self._num_on_way = self._num_handed = 0
         self._is_closed = False
         self._version, self._published_at, self._weights = 0, trainer.num_updates, None
-        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._recent, self._begun = (deque[int](maxlen=_RECENT) for _ in range(2))
         self._num_received = self._num_fetched = 0
         self._waited_s = self._acted_cpu_s = 0.0
         self._stretch = config["stretch_steps"] * config["num_envs"]
@@ -85,11 +85,13 @@ class RayExperience:
         return found
 
     def metrics(self) -> dict[str, int | float]:
-        """How many versions behind the weights of the last stretches were when these arrived; and totals."""
+        """How many versions behind the weights of the last stretches were when these arrived, and at most
+        when they began, which `max_staleness` bounds; and totals."""
         behind = list(self._recent) or [0]
         return {
             "train/staleness": sum(behind) / len(behind),
             "train/highest_staleness": max(behind),
+            "train/highest_staleness_at_start": max(self._begun, default=0),
             "train/weights_version": self._version,
             "train/waited_seconds": self._waited_s,
             "train/acting_cpu_seconds": self._acted_cpu_s,
@@ -134,6 +136,7 @@ class RayExperience:
                 raise stretch
             found.append(stretch.explored)
             self._recent.append(self._version - stretch.version)
+            self._begun.append(stretch.behind)
             self._num_received += stretch.num_bytes
             self._num_fetched += stretch.num_fetched
             self._acted_cpu_s += stretch.cpu_seconds

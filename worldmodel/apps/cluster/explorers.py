@@ -60,6 +60,7 @@ class ActingWorker:
             content = ray.get(weights[0])
             self._model.load_state_dict(load(content))
             self._version, num_fetched = version, len(content)
+        used = self._version if plans else version
         env_steps, episodes, began = 0, list[Episode](), time.process_time()
         for _ in range(self._config["stretch_steps"]):
             explored = self._explorer.step(exploration)
@@ -70,7 +71,8 @@ class ActingWorker:
         return pack(
             {
                 "env_steps": env_steps,
-                "version": self._version if plans else version,
+                "version": used,
+                "behind": version - used,
                 "num_fetched": num_fetched,
                 "cpu_seconds": time.process_time() - began,
                 "episodes": [packed_episode(episode) for episode in episodes],
@@ -96,6 +98,7 @@ class Stretch:
         self.num_bytes = len(message)
         self.num_fetched: int = content["num_fetched"]
         self.version: int = content["version"]
+        self.behind: int = content["behind"]  # versions, when it began
         self.cpu_seconds: float = content["cpu_seconds"]
         self.explored = Explored(
             env_steps=content["env_steps"],
