@@ -96,6 +96,22 @@ def test_a_run_whose_first_process_is_killed_starts_again_and_ends_as_one_proces
     assert_close(*(find_checkpoint(tmp_path / name) for name in ("one", "two")))
 
 
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_in_two(tmp_path):
+    data = tmp_path / "data"
+    words = [f"task={toy_tasks.POINT}", "env.action_repeat=1", "episodes=6", "num_envs=6"]
+    assert main(["collect", *words, f"dataset={data}"]) == 0
+    offline = ["train", f"task={toy_tasks.POINT}", f"dataset={data}", *toy_tasks.TINY_TRAINING]
+    offline += ["eval_every=1000000", "checkpoint_every=1000000"]
+    assert main([*offline, "num_updates=8", f"run_dir={tmp_path / 'one'}"]) == 0
+    assert main([*offline, "num_updates=3", f"run_dir={tmp_path / 'two'}"]) == 0
+    again = ["train", f"task={toy_tasks.POINT}", f"run_dir={tmp_path / 'two'}", "resume=true"]
+    torchrun(*again, "num_updates=8")
+    saved = [load_checkpoint(tmp_path / name) for name in ("one", "two")]
+    assert [each.state["trainer"]["num_updates"] for each in saved] == [8, 8]
+    assert_close(*(find_checkpoint(tmp_path / name) for name in ("one", "two")))
+
+
 def test_several_tasks_are_learned_as_one_process_would(tmp_path):
     tasks, paths = (toy_tasks.POINT, toy_tasks.PLANE), (tmp_path / "point", tmp_path / "plane")
     for task, path in zip(tasks, paths, strict=True):

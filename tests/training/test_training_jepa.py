@@ -8,7 +8,7 @@ import torch
 from made_linear import linear_batch, linear_dataset
 
 from worldmodel.data import Batch
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, DivergenceError
 from worldmodel.model import LatentModel, WorldModelSize
 from worldmodel.training import JepaTrainer, TrainerSettings, load_checkpoint, objectives, save_checkpoint
 from worldmodel.training.regularizers import (
@@ -152,6 +152,18 @@ def test_the_same_seed_gives_the_same_weights_and_a_checkpoint_goes_on(tmp_path)
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     for name, value in straight.averaged_model.state_dict().items():
         assert torch.equal(value, resumed.averaged_model.state_dict()[name]), name
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weights():
+    trainer = make()
+    trainer.update(linear_batch(trainer.window))
+    before = copy.deepcopy(trainer.model.state_dict())
+    batch = linear_batch(trainer.window)
+    huge = Batch(**(vars(batch) | {"action": torch.full_like(batch.action, torch.inf)}))
+    with pytest.raises(DivergenceError, match="training diverged at update 1: the gradient is not finite"):
+        trainer.update(huge)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert trainer.update(batch)["grad_norm"].isfinite()
 
 
 def test_a_window_of_another_length_is_refused():
