@@ -185,9 +185,9 @@ def test_a_run_learns_from_workers_that_are_killed_and_goes_on_without_them(tmp_
     num_due = 0.25 * env_steps
     assert num_due - 0.25 * 40 <= saved.state["trainer"]["num_updates"] <= num_due + 0.25 * 10
     told = [record for record in read_metrics(run_dir) if "train/staleness" in record][-1]
-    assert told["train/weights_version"] > 8
-    # The bound is met, as a worker fetches no version before it has to; more arrive while it acts.
-    assert told["train/highest_staleness_at_start"] == 2
+    assert told["train/weights_version"] > 4
+    # No version is fetched before it has to be, and none too late; while a worker acts, more are published.
+    assert 0 < told["train/highest_staleness_at_start"] <= 2
     assert told["train/highest_staleness_at_start"] <= told["train/highest_staleness"]
     assert 0 <= told["train/staleness"] <= told["train/highest_staleness"]
     assert told["train/received_bytes"] > 0
