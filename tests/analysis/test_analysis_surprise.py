@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
-from worldmodel.analysis import level, num_episodes_for, surprise, thresholds
+from worldmodel.analysis import level, num_episodes_for, surprise, thresholds, whitenings
 
 
 def episode(*values, name="surprise"):
@@ -12,8 +11,36 @@ def episode(*values, name="surprise"):
 
 
 def test_surprise_is_the_squared_distance():
-    predicted, seen = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[1.0, 4.0], [3.0, 4.0]])
-    assert surprise(predicted, seen).tolist() == [4.0, 25.0]
+    assert surprise(np.array([[0.0, 2.0], [3.0, 4.0]])).tolist() == [4.0, 25.0]
+
+
+def test_ordinary_errors_have_the_same_spread_in_every_direction_once_whitened():
+    chance = np.random.default_rng(0)
+    mixing = np.array([[2.0, 0.5, 0.0], [0.0, 0.8, 0.3], [0.0, 0.0, 1.5]])
+    episodes = [chance.normal(size=(50, 3)) @ mixing for _ in range(200)]
+    whitening, of_others = whitenings(episodes)
+    spread = np.cov(np.concatenate(episodes) @ whitening, rowvar=False)
+    np.testing.assert_allclose(np.diag(spread), 1.0, atol=0.25)
+    assert np.abs(spread - np.diag(np.diag(spread))).max() < 0.1
+    rare, common = np.linalg.svd(mixing)[2][[2, 0]]  # directions, all as long
+    assert surprise(rare, whitening) > 5 * surprise(common, whitening)
+    assert len(of_others) == len(episodes)
+
+
+def test_an_episode_is_judged_in_units_of_the_others():
+    episodes = [np.full((4, 2), scale) for scale in (1.0, 2.0, 3.0)]
+    whitening, (first, *_) = whitenings(episodes)
+    np.testing.assert_allclose(first, whitenings(episodes[1:])[0])
+    assert not np.allclose(first, whitening)
+    alone, (own,) = whitenings(episodes[:1])
+    np.testing.assert_array_equal(alone, own)
+
+
+def test_errors_of_nothing_are_no_trouble():
+    """A model that foresees all to the bit, or a dimension that is always the same."""
+    whitening, _ = whitenings([np.zeros((5, 3)), np.zeros((5, 3))])
+    assert np.isfinite(whitening).all()
+    assert surprise(np.ones(3), whitening) > 1e6
 
 
 def test_a_threshold_is_a_quantile_of_the_highest_of_each_episode():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import toy_tasks
 from scipy.stats import gmean
 
 import envs
-from worldmodel.analysis import thresholds
+from worldmodel.analysis import num_episodes_for, surprise, thresholds
 from worldmodel.apps import control as control_module
-from worldmodel.apps.alarm import Monitor, Watch, calibrated
+from worldmodel.apps.alarm import Calibration, Monitor, Trace, Watch, calibrated
 from worldmodel.apps.build import build_env
 from worldmodel.apps.cli import main
 from worldmodel.apps.expectation import AHEAD
@@ -87,7 +88,8 @@ def cartpole():
     for _ in range(9):
         play(ordinary)
         episodes.append(ordinary.trace)
-    yield lambda **kwargs: play(Watch(Monitor(run.model), thresholds(episodes, 0.1)), **kwargs)
+    known = Calibration.of(episodes, 0.1)
+    yield lambda **kwargs: play(Watch(Monitor(run.model, known.whitening), known.limits), **kwargs)
     env.close()
 
 
@@ -162,7 +164,8 @@ def test_the_alarm_changes_nothing_unless_it_stops(run_dir, capsys):
 
 
 def test_after_an_alarm_that_stops_nothing_is_done(run_dir, capsys, monkeypatch):
-    monkeypatch.setattr(control_module, "calibrated", lambda *_: {"surprise": 0.0})
+    always = Calibration(whitening=np.eye(open_run(run_dir).model.size.latent_dim), limits={"surprise": 0.0})
+    monkeypatch.setattr(control_module, "calibrated", lambda *_: always)
     env = envs.make_vec(toy_tasks.POINT, num_envs=1, seed=100)
     result = controlled(run_dir, "alarm=stop", "agent=policy")
     agent = make_agent("policy", 1, seed=100, run=open_run(run_dir, task=toy_tasks.POINT))
@@ -179,26 +182,53 @@ def test_after_an_alarm_that_stops_nothing_is_done(run_dir, capsys, monkeypatch)
     assert returns[0] == returns[1] != result["returns"]
 
 
+def traced(errors: np.ndarray) -> Trace:
+    """Of errors (T, D)."""
+    return Trace([{"surprise": float(surprise(error))} for error in errors], list(np.stack([errors] * 2, 1)))
+
+
 def test_a_file_that_makes_no_sense_is_measured_again(tmp_path):
     path, asked = tmp_path / "alarm.json", []
+    trace = traced(np.random.default_rng(0).normal(size=(20, 2)))
 
     def play(num_episodes):
         asked.append(num_episodes)
-        return iter([[{"surprise": 2.0}]] * num_episodes)
+        return iter([trace] * num_episodes)
 
-    for text in ("", "[]", "{}", '{"about": {}, "thresholds": {"surprise": 1}}'):
+    wanted = Calibration.of([trace], 0.5)
+    about = '{"about": {"model": "a", "rate": 0.5}, "thresholds": {"surprise": 1}'
+    texts = ("", "[]", "{}", about + "}", about + ', "whitening": [[1.0]]}', about + ', "whitening": "a"}')
+    for text in (*texts, about + ', "whitening": [[NaN, 0], [0, 1]]}'):
         path.write_text(text)
-        assert calibrated(path, {"model": "a"}, 0.5, play) == {"surprise": 2.0}
-    assert calibrated(path, {"model": "a"}, 0.5, play) == {"surprise": 2.0}
-    assert asked == [1] * 4
-    calibrated(path, {"model": "b"}, 0.5, play)
-    assert asked == [1] * 5
+        assert calibrated(path, {"model": "a"}, 0.5, 2, play).limits == wanted.limits
+    kept = calibrated(path, {"model": "a"}, 0.5, 2, play)
+    assert kept.limits == wanted.limits
+    np.testing.assert_array_equal(kept.whitening, wanted.whitening)
+    assert asked == [1] * 7
+    calibrated(path, {"model": "b"}, 0.5, 2, play)
+    assert asked == [1] * 8
+
+
+def test_a_new_episode_alarms_no_more_than_was_asked_for_though_units_are_of_the_known_ones():
+    """Few errors for many directions: in their own units the known episodes would set limits too low."""
+    chance, rate = np.random.default_rng(0), 0.1
+    alarms = []
+    for _ in range(200):
+        *known, new = (traced(chance.normal(size=(20, 12))) for _ in range(num_episodes_for(rate) + 1))
+        of_others = Calibration.of(known, rate)
+        flattered = thresholds([each.judged(of_others.whitening) for each in known], rate)
+        of_their_own = replace(of_others, limits=flattered)
+        alarms.append([each.level(new) > 1 for each in (of_others, of_their_own)])
+    share, flattering = np.mean(alarms, axis=0)
+    assert 0.02 < share < rate + 0.02
+    assert flattering > 2 * rate
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["alarm=loud"], "alarm=loud: must be warn, stop or off"),
+        (["alarm_ahead=0"], "alarm_ahead=0: must be at least 1"),
         (["alarm_rate=0.9"], "alarm_rate=0.9: must be at least 0.001 and at most 0.5"),
         (["disagreement_weight=1.0"], "this model has one predictor"),
         (["disagreement_weight=-1.0"], "disagreement_weight=-1.0: must be at least 0"),

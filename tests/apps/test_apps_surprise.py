@@ -10,6 +10,7 @@ import torch
 
 import envs
 from envs.tasks import OWN_TASKS
+from worldmodel.analysis import surprise
 from worldmodel.apps.cli import main
 from worldmodel.apps.expectation import Expectation
 from worldmodel.apps.script import Break, Script
@@ -71,7 +72,7 @@ def test_what_is_expected_further_ahead_is_what_the_model_says_of_its_own_predic
         expectation, latent = Expectation(model, ahead), model.layout.start(seen[:1])
         for action, embedding in zip(actions, seen[1:], strict=True):
             expectation.note(latent, action)
-            found[ahead] = expectation.surprises(embedding[None])
+            found[ahead] = surprise(expectation.errors(embedding[None]))
             latent = model.layout.advance(latent, action, embedding[None])
     assert found[1][0] == found[1][1] == pytest.approx(found[2][0], rel=1e-5)
     assert found[2][1] != pytest.approx(found[2][0], rel=1e-2)

@@ -10,7 +10,7 @@ from worldmodel.analysis.comparison import (
 from worldmodel.analysis.latents import latents_of
 from worldmodel.analysis.open_loop import OpenLoop, Row, open_loop
 from worldmodel.analysis.readout import QuadraticReadout, Readout, fit_quadratic_readout, fit_readout
-from worldmodel.analysis.surprise import level, num_episodes_for, surprise, thresholds
+from worldmodel.analysis.surprise import level, num_episodes_for, surprise, thresholds, whitenings
 
 __all__ = [
     "OpenLoop",
@@ -30,4 +30,5 @@ __all__ = [
     "psnr",
     "surprise",
     "thresholds",
+    "whitenings",
 ]

@@ -5,17 +5,49 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 Signals = Mapping[str, float]  # what is watched, by name, at one step
 LEAST = 1e-12  # surprise, of which there is a logarithm
+LASTING = 10  # agent steps: a spike says that something happened, a mean that something has changed
+_EVEN_SHARE = 0.05  # of the mean spread of errors, in every direction: few episodes show it of few directions
 
 
 def surprise(
-    predicted: Float[Tensor, "*batch embedding"], seen: Float[Tensor, "*batch embedding"]
-) -> Float[Tensor, "*batch"]:
-    """Squared error of the predicted embedding (violation of expectation, as in LeWM, arXiv 2603.19312)."""
-    return (predicted - seen).square().sum(-1)
+    error: Float[np.ndarray, "*batch embedding"],
+    whitening: Float[np.ndarray, "embedding embedding"] | None = None,
+) -> Float[np.ndarray, "*batch"]:
+    """Squared error of a predicted embedding (violation of expectation, as in LeWM, arXiv 2603.19312).
+
+    With `whitening`, of the error in units of ordinary ones (Mahalanobis 1936): not how large it is counts,
+    but how rare. What is foreseen to a hair is then as surprising, where it fails, as what never is.
+    """
+    return np.asarray(np.square(error if whitening is None else error @ whitening).sum(-1))
+
+
+def whitenings(
+    episodes: Sequence[Float[np.ndarray, "step embedding"]],
+) -> tuple[Float[np.ndarray, "embedding embedding"], list[Float[np.ndarray, "embedding embedding"]]]:
+    """Maps after which ordinary errors have a spread of about 1 in every direction.
+
+    The first is of all episodes. The others are of all but one each, for what is asked of that one: in units
+    of its own errors it would seem more ordinary than one that is yet to come. A single episode has its own.
+    """
+    count = np.array([len(each) for each in episodes])
+    products = np.stack([np.asarray(each, np.float64).T @ each for each in episodes])
+    total = products.sum(0)
+    rest = [total - own for own in products] if len(episodes) > 1 else [total]
+    num_rest = count.sum() - count if len(episodes) > 1 else count
+    return _whitening(total / count.sum()), [
+        _whitening(each / n) for each, n in zip(rest, num_rest, strict=True)
+    ]
+
+
+def _whitening(spread: np.ndarray) -> np.ndarray:
+    """From the mean product (D, D) of errors: the inverse of its square root."""
+    even = np.trace(spread) / len(spread)
+    mixed = (1 - _EVEN_SHARE) * spread + _EVEN_SHARE * even * np.eye(len(spread))
+    values, directions = np.linalg.eigh(mixed + LEAST * np.eye(len(spread)))
+    return (directions / np.sqrt(values) @ directions.T).astype(np.float32)
 
 
 def typical(surprises: Sequence[float] | np.ndarray) -> float:

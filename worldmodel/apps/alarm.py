@@ -2,8 +2,9 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.analysis.surprise import Signals, highest, level, num_episodes_for, thresholds, typical
+from worldmodel.analysis.surprise import (
+    LASTING,
+    Signals,
+    highest,
+    level,
+    num_episodes_for,
+    surprise,
+    thresholds,
+    typical,
+    whitenings,
+)
 from worldmodel.apps.agent import Agent
-from worldmodel.apps.expectation import Expectation
+from worldmodel.apps.config import positive
+from worldmodel.apps.expectation import AHEAD, Expectation
 from worldmodel.apps.memory import Memory, Observation, to_tensors
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.errors import ConfigError
@@ -21,22 +33,80 @@ from worldmodel.files import write_json
 from worldmodel.model import LatentModel
 
 ALARMS = ("warn", "stop", "off")
-_LASTING = 10  # agent steps: a spike says that something happened, a mean that something has changed
+
+
+@dataclass
+class Trace:
+    """One episode as a monitor saw it: of each step its signals, and the errors (2, D): see `Expectation`."""
+
+    signals: list[Signals] = field(default_factory=list)
+    errors: list[np.ndarray] = field(default_factory=list)
+
+    def judged(self, whitening: np.ndarray) -> list[Signals]:
+        """Its signals, with surprises in these units."""
+        surprises = surprise(np.array(self.errors)[:, 0], whitening)
+        rows = zip(self.signals, surprises, strict=True)
+        return [{**signals, "surprise": float(value)} for signals, value in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What is ordinary, by ordinary episodes.
+
+    Attributes:
+        whitening: of errors, see `analysis.surprise`.
+        limits: of each signal, see `analysis.thresholds`.
+    """
+
+    whitening: np.ndarray
+    limits: dict[str, float]
+
+    @classmethod
+    def of(cls, episodes: Sequence[Trace], rate: float) -> "Calibration":
+        """So that at most a share `rate` of ordinary episodes exceeds a limit.
+
+        Each episode's surprises are in units of the others' errors (as in cross-conformal prediction: Vovk
+        2015). Errors: `ValueError` for fewer episodes than `num_episodes_for(rate)`.
+        """
+        whitening, of_others = whitenings([np.array(each.errors)[:, 0] for each in episodes])
+        judged = [each.judged(others) for each, others in zip(episodes, of_others, strict=True)]
+        return cls(whitening=whitening, limits=thresholds(judged, rate))
+
+    def level(self, trace: Trace, start: int = 0) -> float:
+        """The highest level of an episode from a step on: an alarm above 1."""
+        return max(level(signals, self.limits) for signals in trace.judged(self.whitening)[start:])
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {"thresholds": self.limits, "whitening": self.whitening.tolist()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], size: int) -> "Calibration":
+        """Of a model with embeddings of `size`. Errors: `ValueError`, `TypeError` or `KeyError`."""
+        whitening = np.array(content["whitening"], np.float32)
+        if whitening.shape != (size, size) or not np.isfinite(whitening).all():
+            raise ValueError(f"whitening must be {size} x {size} numbers")
+        limits = {str(name): float(value) for name, value in content["thresholds"].items()}
+        return cls(whitening=whitening, limits=limits)
 
 
 class Monitor:
     """Watches one robot, step by step, for what its model did not expect.
 
-    Signals: `surprise`, by what was expected at the last step; `lasting_surprise`, by what was expected
-    several steps ago, its geometric mean over the last 10 steps; and of a model with several predictors their
-    `disagreement` about the step.
+    Signals: `surprise`, by what was expected at the last step, in units of `whitening`; `lasting_surprise`,
+    by what was expected `ahead` steps ago, its geometric mean over the last 10 steps; and of a model with
+    several predictors their `disagreement` about the step.
     """
 
-    def __init__(self, model: LatentModel) -> None:
-        self._model, self._memory, self._expectation = model, Memory(model), Expectation(model)
+    def __init__(
+        self, model: LatentModel, whitening: np.ndarray | None = None, *, ahead: int = AHEAD
+    ) -> None:
+        self._model, self._memory, self._whitening = model, Memory(model), whitening
+        self._expectation = Expectation(model, ahead)
+        self.errors: np.ndarray | None = None  # (2, D): see `Expectation`
         self._latent: Tensor | None = None
         self._noted: Signals | None = None
-        self._latest: deque[float] = deque(maxlen=_LASTING)
+        self._latest: deque[float] = deque(maxlen=LASTING)
 
     def reset(self) -> None:
         """A new episode."""
@@ -52,10 +122,10 @@ class Monitor:
         self._latent = self._memory.see(to_tensors(observation, device))
         if self._noted is None:
             return {}
-        now, ahead = self._expectation.surprises(self._model.layout.current(self._latent))
-        self._latest.append(ahead)
-        signals = {"surprise": now, **self._noted}
-        if len(self._latest) == _LASTING:
+        self.errors = self._expectation.errors(self._model.layout.current(self._latent))
+        self._latest.append(float(surprise(self.errors[1])))
+        signals = {"surprise": float(surprise(self.errors[0], self._whitening)), **self._noted}
+        if len(self._latest) == LASTING:
             signals["lasting_surprise"] = typical(self._latest)
         return signals
 
@@ -87,7 +157,7 @@ class Watch:
     ) -> None:
         self._monitor, self.limits, self._stops = monitor, limits, stops
         self.episodes: list[dict[str, Any]] = []  # summaries of those that have ended
-        self.trace: list[Signals] = []
+        self.trace = Trace()
         self.levels: list[float] = []  # see `analysis.level`
         self._has_alarmed = False
 
@@ -104,7 +174,7 @@ class Watch:
     def reset(self) -> None:
         """A new episode."""
         self._monitor.reset()
-        self.trace, self.levels, self._has_alarmed = [], [], False
+        self.trace, self.levels, self._has_alarmed = Trace(), [], False
 
     def act(self, agent: Agent, observation: Observation) -> np.ndarray:
         """The agent's action (1, A) for what is observed {key: (1, ...)}; none where it must not be moved."""
@@ -139,21 +209,24 @@ class Watch:
     def _see(self, observation: Observation) -> None:
         signals = self._monitor.see(observation)
         if signals:
-            self.trace.append(signals)
+            assert self._monitor.errors is not None
+            self.trace.signals.append(signals)
+            self.trace.errors.append(self._monitor.errors)
             self.levels.append(level(signals, self.limits) if self.limits else 0.0)
             self._has_alarmed = self._has_alarmed or self.levels[-1] > 1
 
     def _summary(self) -> dict[str, Any]:
         alarmed = np.flatnonzero(np.array(self.levels) > 1)
-        names = self.trace[-1] if self.trace else {}  # those that take a while to be there, too
+        trace = self.trace.signals
+        names = trace[-1] if trace else {}  # those that take a while to be there, too
         return {
             "share": len(alarmed) / max(1, len(self.levels)),
             "first_step": int(alarmed[0]) if len(alarmed) else None,
             "level": {"value": max(self.levels, default=0.0), "step": int(np.argmax(self.levels or [0.0]))},
             "highest": {
                 name: {
-                    "value": highest(self.trace, name),
-                    "step": int(np.argmax([signals.get(name, 0.0) for signals in self.trace])),
+                    "value": highest(trace, name),
+                    "step": int(np.argmax([signals.get(name, 0.0) for signals in trace])),
                 }
                 for name in names
             },
@@ -161,7 +234,8 @@ class Watch:
 
 
 def check_alarm(config: Mapping[str, Any], *, has_model: bool) -> None:
-    """Check the keys `alarm` and `alarm_rate`. Errors: `ConfigError`."""
+    """Check the keys `alarm`, `alarm_rate` and `alarm_ahead`. Errors: `ConfigError`."""
+    positive(config, "alarm_ahead")
     if config["alarm"] not in ALARMS:
         raise ConfigError(f"alarm={config['alarm']}: must be {', '.join(ALARMS[:-1])} or {ALARMS[-1]}")
     if not 0.001 <= config["alarm_rate"] <= 0.5:
@@ -173,26 +247,30 @@ def check_alarm(config: Mapping[str, Any], *, has_model: bool) -> None:
 
 
 def calibrated(
-    path: Path, about: Mapping[str, Any], rate: float, play: Callable[[int], Iterator[Sequence[Signals]]]
-) -> dict[str, float]:
-    """Thresholds, from `path` if it has those of `about` (JSON: model, agent); else measured, and kept there.
+    path: Path,
+    about: Mapping[str, Any],
+    rate: float,
+    size: int,
+    play: Callable[[int], Iterable[Trace]],
+) -> Calibration:
+    """What is ordinary, from `path` if it has that of `about` (JSON: model, agent); else measured, and kept.
 
-    `play(n)` plays n ordinary episodes and gives the trace of each. Where `path` cannot be written, they are
-    measured again the next time.
+    `play(n)` plays n ordinary episodes; embeddings have `size` dimensions. Where `path` cannot be written,
+    they are played again the next time.
     """
     about = dict(about) | {"rate": rate}
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads(path.read_text())
         if kept["about"] == about:
-            return {str(name): float(value) for name, value in kept["thresholds"].items()}
+            return Calibration.from_json(kept, size)
     num_episodes = num_episodes_for(rate)
-    episodes: list[Sequence[Signals]] = []
+    episodes: list[Trace] = []
     with ProgressDisplay("what is ordinary", num_episodes, "episodes") as display:
         for trace in play(num_episodes):
             episodes.append(trace)
             display.update(len(episodes))
-    found = thresholds(episodes, rate)
+    found = Calibration.of(episodes, rate)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"about": about, "num_episodes": num_episodes, "thresholds": found})
+        write_json(path, {"about": about, "num_episodes": num_episodes, **found.to_json()})
     return found

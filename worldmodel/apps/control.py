@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,11 +11,9 @@ from typing import Any
 import torch
 
 import envs
-from worldmodel.analysis.surprise import Signals
-from worldmodel.apps.alarm import Monitor, Watch, calibrated, check_alarm
+from worldmodel.apps.alarm import Monitor, Trace, Watch, calibrated, check_alarm
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.expectation import AHEAD
 from worldmodel.apps.goals import Goal, check_weights
 from worldmodel.apps.memory import Observation
 from worldmodel.apps.progress import ProgressDisplay, console
@@ -183,21 +181,22 @@ def _watch(subject: Subject) -> Watch | None:
     config, run = subject.config, subject.run
     if config["alarm"] == "off" or run is None:
         return None
-    monitor = Monitor(run.model)
+    model, ahead = run.model, config["alarm_ahead"]
 
-    def ordinary(num_episodes: int) -> Iterator[Sequence[Signals]]:
+    def ordinary(num_episodes: int) -> Iterator[Trace]:
         seed = _ORDINARY_SEED + config["seed"]
         with closing(build_env(subject.task, subject.env_config, num_envs=1, seed=seed, how="sync")) as env:
             assert isinstance(env, envs.SyncTaskVectorEnv)
-            goal, watch = subject.goal(env), Watch(monitor)
+            goal, watch = subject.goal(env), Watch(Monitor(model, ahead=ahead))
             agent = subject.agent(env, goal)
             for _ in range(num_episodes):
                 play(env, agent, goal, watch=watch)
                 yield watch.trace
 
     about = {key: config[key] for key in ("agent", "goal", "disagreement_weight")}
-    about["model"], about["ahead"] = run.checkpoint.state["digest"], AHEAD
+    about["model"], about["ahead"] = run.checkpoint.state["digest"], ahead
     about["planner"] = subject.planner_config if subject.has_planner else None
     path = run.directory / f"alarm-{subject.acting}.json"
-    limits = calibrated(path, about, config["alarm_rate"], ordinary)
-    return Watch(monitor, limits, stops=config["alarm"] == "stop")
+    known = calibrated(path, about, config["alarm_rate"], model.layout.embedding_dim, ordinary)
+    monitor = Monitor(model, known.whitening, ahead=ahead)
+    return Watch(monitor, known.limits, stops=config["alarm"] == "stop")

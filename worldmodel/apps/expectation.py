@@ -1,10 +1,10 @@
 """What a model expects to see, one step ahead and several, against what is then seen."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.analysis.surprise import surprise
 from worldmodel.model import LatentModel
 
 AHEAD = 3  # steps, of the model's own predictions: as many as it is trained over (`training.horizon`)
@@ -31,8 +31,8 @@ class Expectation:
         known = latent if self._foreseen is None else torch.cat([latent, self._foreseen])[: self._ahead]
         self._foreseen = self._model.step(known, action.expand(len(known), -1))
 
-    def surprises(self, embedding: Float[Tensor, "1 embedding"]) -> tuple[float, float]:
+    def errors(self, embedding: Float[Tensor, "1 embedding"]) -> Float[np.ndarray, "2 embedding"]:
         """By what is seen now: of what was foreseen a step ago, and `ahead` steps ago or at the start."""
         assert self._foreseen is not None, "nothing was done yet"
-        errors = surprise(self._model.layout.current(self._foreseen), embedding)
-        return float(errors[0]), float(errors[-1])
+        errors = self._model.layout.current(self._foreseen[[0, -1]]) - embedding
+        return errors.float().cpu().numpy()

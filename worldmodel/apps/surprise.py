@@ -12,10 +12,10 @@ from scipy import stats
 
 import envs
 from envs.violations import Violation
-from worldmodel.analysis.surprise import LEAST, typical
+from worldmodel.analysis.surprise import LEAST, num_episodes_for, surprise, typical, whitenings
+from worldmodel.apps.alarm import Calibration, Monitor, Trace
 from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.config import not_negative, positive
-from worldmodel.apps.expectation import Expectation
 from worldmodel.apps.progress import ProgressDisplay
 from worldmodel.apps.provenance import PACKAGES
 from worldmodel.apps.script import Break, Script
@@ -28,28 +28,31 @@ from worldmodel.model import LatentModel
 
 VIDEO_FILE = "surprise.mp4"
 _EARLIEST = 2  # agent steps before a violation, so that there is something to expect
+_FALSE_ALARMS = 0.05  # share of plain episodes by which the alarm of `control` is set here
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The surprises (T, 2) of one episode as it happens, and with a violation before step `at`.
+    """One episode as it happens, and with a violation before step `at`.
 
-    By what was expected at the last step, and several steps ago (`Expectation`).
+    Attributes:
+        surprises: of both (T, 2), as multiples of the median of plain episodes: by what was expected at the
+            last step, in units of the errors of all other plain episodes; and several steps ago.
     """
 
     script: Script
-    plain: np.ndarray
-    violated: np.ndarray
     at: int
+    plain: Trace
+    violated: Trace
+    surprises: tuple[np.ndarray, np.ndarray]
 
-    def highest(self, window: int) -> tuple[float, float]:
+    def highest(self, window: int) -> list[float]:
         """The highest surprise from the violation on, plain and violated."""
-        steps = slice(self.at, self.at + window)
-        return float(self.plain[steps, 0].max()), float(self.violated[steps, 0].max())
+        return [float(each[self.at : self.at + window, 0].max()) for each in self.surprises]
 
-    def typical(self) -> tuple[float, float]:
+    def typical(self) -> list[float]:
         """That of several steps ago, its geometric mean from the violation on to the end, likewise."""
-        return typical(self.plain[self.at :, 1]), typical(self.violated[self.at :, 1])
+        return [typical(each[self.at :, 1]) for each in self.surprises]
 
 
 def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     finally:
         env.close()
     rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
-    traces = {name: [(pair.plain, pair.violated, pair.at) for pair in pairs[name]] for name in names}
+    traces = {name: [(*pair.surprises, pair.at) for pair in pairs[name]] for name in names}
     write_report(folder, run.task, rows, traces, record)
     if config["video"]:
         _film(folder / VIDEO_FILE, make_env, chosen, pairs)
@@ -91,26 +94,48 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
 def _play_pairs(
     env: envs.TaskEnv, run: TrainedRun, chosen: Mapping[str, Violation], config: dict[str, Any]
 ) -> dict[str, list[Pair]]:
-    pairs: dict[str, list[Pair]] = {name: [] for name in chosen}
+    plain: list[Trace] = []
+    played: dict[str, list[tuple[Script, int, int, Trace]]] = {name: [] for name in chosen}
     with ProgressDisplay(f"surprise {run.task}", config["episodes"], "episodes") as display:
         for episode in range(config["episodes"]):
             seed = int(np.random.SeedSequence([config["seed"], episode]).generate_state(1)[0])
             script = Script.drawn(env, seed)
-            plain, due = _trace(env, run.model, script, config["ahead"], watched=chosen)
+            trace, due = _trace(env, run.model, script, config["ahead"], watched=chosen)
+            plain.append(trace)
             for name, violation in chosen.items():
-                at = next((k for k in due[name] if k + config["window"] <= len(plain)), None)
+                at = next((k for k in due[name] if k + config["window"] <= len(trace.errors)), None)
                 if at is not None:
                     trace, _ = _trace(env, run.model, script, config["ahead"], Break(violation, at))
-                    pairs[name].append(Pair(script=script, plain=plain, violated=trace, at=at))
+                    played[name].append((script, episode, at, trace))
             display.update(episode + 1)
-    if empty := [name for name, found in pairs.items() if not found]:
+    if empty := [name for name, found in played.items() if not found]:
         raise ConfigError(
             f"in none of {config['episodes']} episodes was {', '.join(empty)} due: raise episodes="
         )
-    return pairs
+    _, units = whitenings([np.array(each.errors)[:, 0] for each in plain])
+    ordinary = [_surprises(trace, unit) for trace, unit in zip(plain, units, strict=True)]
+    usual = np.maximum(np.median(np.concatenate(ordinary), axis=0), LEAST)
+    return {
+        name: [
+            Pair(
+                script=script,
+                at=at,
+                plain=plain[episode],
+                violated=trace,
+                surprises=(ordinary[episode] / usual, _surprises(trace, units[episode]) / usual),
+            )
+            for script, episode, at, trace in found
+        ]
+        for name, found in played.items()
+    }
 
 
-@torch.inference_mode()
+def _surprises(trace: Trace, whitening: np.ndarray) -> np.ndarray:
+    """By what was expected at the last step, and several steps ago (T, 2)."""
+    errors = np.array(trace.errors)
+    return np.stack([surprise(errors[:, 0], whitening), surprise(errors[:, 1])], axis=1)
+
+
 def _trace(
     env: envs.TaskEnv,
     model: LatentModel,
@@ -119,26 +144,25 @@ def _trace(
     broken: Break | None = None,
     *,
     watched: Mapping[str, Violation] | None = None,
-) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """The surprises at each step (T, 2); before which steps each of `watched` is due."""
+) -> tuple[Trace, dict[str, list[int]]]:
+    """What the monitor of `control` sees; before which steps each of `watched` is due."""
     due: dict[str, list[int]] = {name: [] for name in watched or {}}
-    surprises: list[tuple[float, float]] = []
-    expectation, latent = Expectation(model, ahead), None
+    monitor, trace = Monitor(model, ahead=ahead), Trace()
     for index, observation in enumerate(script.play(env, broken)):
-        seen = model.embed(_tensors(observation))
-        if latent is None:
-            latent = model.layout.start(seen)
-        else:
-            action = torch.from_numpy(script.actions[index - 1])[None]
-            expectation.note(latent, action)
-            surprises.append(expectation.surprises(seen))
-            latent = model.layout.advance(latent, action, seen)
+        signals = monitor.see({key: value[None] for key, value in observation.items()})
+        if monitor.errors is not None:
+            trace.signals.append(signals)
+            trace.errors.append(monitor.errors)
+        if index < len(script.actions):
+            monitor.note(script.actions[index][None])
         for name, each in (watched or {}).items():
             if index >= _EARLIEST and each.is_due(env.simulation.model, env.simulation.data):
                 due[name].append(index)
     # Where the simulation diverged, the episode is over.
-    surprises += [surprises[-1]] * (len(script.actions) - len(surprises))
-    return np.array(surprises), due
+    missing = len(script.actions) - len(trace.errors)
+    trace.signals += trace.signals[-1:] * missing
+    trace.errors += trace.errors[-1:] * missing
+    return trace, due
 
 
 def _film(
@@ -151,35 +175,56 @@ def _film(
     scenes = []
     for name, violation in chosen.items():
         pair = pairs[name][0]
-        scenes.append(Scene(pair.script, Break(violation, pair.at), pair.plain[:, 0], pair.violated[:, 0]))
+        plain, violated = pair.surprises
+        scenes.append(Scene(pair.script, Break(violation, pair.at), plain, violated))
     film(path, make_env, scenes)
 
 
-def _tensors(observation: envs.Observation) -> dict[str, torch.Tensor]:
-    return {key: torch.from_numpy(value)[None] for key, value in observation.items()}
-
-
 def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dict[str, Any]:
-    highest = np.array([pair.highest(window) for pair in pairs])  # (pair, plain or violated)
-    lasting = np.array([pair.typical() for pair in pairs])
-    plain, violated = highest.T
     # Errors are spread over decades: their logarithms are what a paired test may compare.
-    logs = np.log(np.stack([highest, lasting]) + LEAST)
-    changes = logs[0, :, 1] - logs[0, :, 0]
-    p_value = float(stats.ttest_1samp(changes, 0.0).pvalue) if np.ptp(changes) > 0 else None
-    usual = logs[:, :, :1]
+    both = np.array([[pair.highest(window), pair.typical()] for pair in pairs]).transpose(1, 0, 2)
+    logs = np.log(both + LEAST)  # (momentary or lasting, pair, plain or violated)
+    usual = logs[..., :1]
     unusual = (logs - usual.mean(1, keepdims=True)) / np.maximum(usual.std(1, keepdims=True), LEAST)
+    alarms, false_alarms = _alarms(pairs)
     return {
         "violation": name,
         "meaning": violation.meaning,
         "breaks_physics": violation.breaks_physics,
         "pairs": len(pairs),
-        "auroc": _auroc(plain, violated),
-        "auroc_lasting": _auroc(*lasting.T),
+        "auroc": _auroc(*both[0].T),
+        "auroc_lasting": _auroc(*both[1].T),
         "auroc_either": _auroc(*unusual.max(0).T),
-        "ratio": float(np.median(violated / np.maximum(plain, LEAST))),
-        "p_value": p_value,  # None where nothing differs
+        "alarms": alarms,
+        "false_alarms": false_alarms,
+        "ratio": float(np.exp(np.median(np.diff(logs[0])))),
+        "ratio_lasting": float(np.exp(np.median(np.diff(logs[1])))),
+        "p_value": _p_value(logs[0]),
+        "p_value_lasting": _p_value(logs[1]),
     }
+
+
+def _alarms(pairs: list[Pair]) -> tuple[float | None, float | None]:
+    """Shares of the violated and of the plain episodes from the violation on at which `control` would alarm.
+
+    Set by the plain episodes of one half, for the other half, and the other way round; None where a half has
+    too few.
+    """
+    halves = pairs[::2], pairs[1::2]
+    if len(halves[1]) < num_episodes_for(_FALSE_ALARMS):
+        return None, None
+    found = []
+    for known, asked in (halves, halves[::-1]):
+        alarm = Calibration.of([pair.plain for pair in known], _FALSE_ALARMS)
+        found += [[alarm.level(each, pair.at) > 1 for each in (pair.violated, pair.plain)] for pair in asked]
+    violated, plain = np.mean(found, axis=0)
+    return float(violated), float(plain)
+
+
+def _p_value(logs: np.ndarray) -> float | None:
+    """Of a paired t-test of (pair, plain or violated); None where nothing differs."""
+    changes = np.diff(logs)[:, 0]
+    return float(stats.ttest_1samp(changes, 0.0).pvalue) if np.ptp(changes) > 0 else None
 
 
 def _auroc(plain: np.ndarray, violated: np.ndarray) -> float:

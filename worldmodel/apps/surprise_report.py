@@ -28,7 +28,9 @@ def write_report(
             "AUROC",
             "lasting",
             "either",
-            "surprise, times the plain one",
+            "alarms",
+            "false alarms",
+            "surprise, lasting: times the plain one",
             "p (paired t-test of logs)",
         ],
         [
@@ -39,8 +41,11 @@ def write_report(
                 f"{row['auroc']:.3f}",
                 f"{row['auroc_lasting']:.3f}",
                 f"{row['auroc_either']:.3f}",
-                f"{row['ratio']:.2f}",
-                "-" if row["p_value"] is None else f"{row['p_value']:.1e}",
+                *("-" if row[key] is None else f"{row[key]:.0%}" for key in ("alarms", "false_alarms")),
+                f"{row['ratio']:.2f}, {row['ratio_lasting']:.2f}",
+                ", ".join(
+                    "-" if row[key] is None else f"{row[key]:.1e}" for key in ("p_value", "p_value_lasting")
+                ),
             ]
             for row in rows
         ],
@@ -49,20 +54,23 @@ def write_report(
     lines = [f"# What surprises {task}'s model", "", *provenance_lines(record), ""]
     lines += [
         "Each episode is played twice with the same start and actions: as it happens, and with one "
-        "violation. Surprise is the squared error of the predicted embedding; the highest of "
-        f"{window} agent steps from the violation on counts. AUROC: how often a violated episode "
-        "surprises more than a plain one (0.5: chance). Lasting: the same of what was expected "
-        f"{ahead} steps before, and its geometric mean from the violation on to the end of the "
-        "episode, which tells what stays wrong from what was a surprise for a moment. "
-        "Either: one detector, which goes by whichever of the two is more stds (of logarithms) above plain "
-        "episodes.",
+        "violation. Surprise is the squared error of the predicted embedding, in units of ordinary errors "
+        f"(of all other episodes as they happen: Mahalanobis distance); the highest of {window} agent "
+        "steps from the violation on counts. AUROC: how often a violated episode surprises more than a "
+        f"plain one (0.5: chance). Lasting: the squared error of what was expected {ahead} steps before, "
+        "its geometric mean from the violation on to the end of the episode, which tells what stays wrong "
+        "from what was a surprise for a moment. Either: one detector, which goes by whichever of the two "
+        "is more stds (of logarithms) above plain episodes. Alarms: in how many of the violated episodes, "
+        "from the violation on, and of the plain ones, from the same step on, the alarm of `control` is "
+        "raised, set by the plain episodes of the other half so that each of its two signals alarms in 5 "
+        "% of them.",
         "",
         *table,
         "",
         "![surprise around each violation](surprise.png)",
         "",
-        "Median and quartiles of the pairs; dotted, the median by what was expected "
-        f"{ahead} steps before. In brackets the AUROC of either.",
+        "Median and quartiles of the pairs, as multiples of the median of plain episodes; dotted, the median "
+        f"by what was expected {ahead} steps before. In brackets the AUROC of either.",
         "",
     ]
     path = write_all(
@@ -103,7 +111,7 @@ def _figure(rows: Sequence[Row], traces: Traces, task: str) -> Figure:
         )
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel("surprise")
+        axes.set_ylabel("surprise, times the usual")
     grid[0, 0].legend(frameon=False, fontsize=8)
     figure.supxlabel(f"agent steps from the violation on ({task})", fontsize=9)
     return figure

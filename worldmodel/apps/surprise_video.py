@@ -23,7 +23,7 @@ _DECADES = 6  # that a plot shows at most
 
 @dataclass(frozen=True)
 class Scene:
-    """One episode, how it is broken, and the surprise (T,) of the model in both."""
+    """One episode, how it is broken, and the surprises (T, 2) of the model in both: now, and lasting."""
 
     script: Script
     broken: Break
@@ -80,7 +80,7 @@ def _draw(scene: Scene, step: int, plain: envs.TaskEnv, violated: envs.TaskEnv) 
 
 
 def _plot(scene: Scene, step: int, size: tuple[int, int]) -> Image.Image:
-    """Both traces until now, on a logarithmic scale that stays."""
+    """All traces until now, on a logarithmic scale that stays; what lasts is thin."""
     width, height = size[0] * _FINER, size[1] * _FINER
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
@@ -100,19 +100,25 @@ def _plot(scene: Scene, step: int, size: tuple[int, int]) -> Image.Image:
         place = float(y(np.array(10.0**decade)))
         draw.line([(left, place), (right, place)], fill="#e6e9ec", width=_FINER)
         draw.text((left - 6 * _FINER, place), f"{10.0**decade:g}", fill="black", font=small, anchor="rm")
-    draw.text((_EDGE * _FINER, 12 * _FINER), "surprise", fill="black", font=_font(14 * _FINER))
+    draw.text(
+        (_EDGE * _FINER, 12 * _FINER),
+        "surprise, times the usual (thin: by what was expected some steps before)",
+        fill="black",
+        font=_font(14 * _FINER),
+    )
     draw.text((right, height - 4 * _FINER), "steps", fill="black", font=small, anchor="rb")
     moment = x(scene.broken.at + 0.5)
     draw.line([(moment, top), (moment, bottom)], fill=MUTED, width=2 * _FINER)
     draw.text((moment, bottom + 4 * _FINER), "violation", fill="black", font=small, anchor="ma")
-    for trace, color in ((scene.violated, IMAGINED), (scene.plain, REAL)):
-        values = y(trace[:step])
-        points = [(x(index + 1), float(value)) for index, value in enumerate(values)]
-        if len(points) > 1:
-            draw.line(points, fill=color, width=2 * _FINER, joint="curve")
-        if points:
-            (across, down), radius = points[-1], 4 * _FINER
-            draw.ellipse((across - radius, down - radius, across + radius, down + radius), fill=color)
+    for traces, color in ((scene.violated, IMAGINED), (scene.plain, REAL)):
+        for column, line in ((1, 1), (0, 2)):
+            values = y(traces[:step, column])
+            points = [(x(index + 1), float(value)) for index, value in enumerate(values)]
+            if len(points) > 1:
+                draw.line(points, fill=color, width=line * _FINER, joint="curve")
+            if points:
+                (across, down), radius = points[-1], 2 * line * _FINER
+                draw.ellipse((across - radius, down - radius, across + radius, down + radius), fill=color)
     return image.resize(size, Image.Resampling.LANCZOS)
 
 

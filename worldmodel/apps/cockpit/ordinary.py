@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 import envs
-from worldmodel.analysis import QuadraticReadout, fit_quadratic_readout, latents_of, thresholds
-from worldmodel.analysis.surprise import Signals
-from worldmodel.apps.alarm import Monitor
+from worldmodel.analysis import QuadraticReadout, fit_quadratic_readout, latents_of
+from worldmodel.apps.alarm import Calibration, Monitor, Trace
 from worldmodel.apps.build import action_dim, build_env
 from worldmodel.apps.cockpit.pose import Known, PoseFeatures
 from worldmodel.apps.rollout import Collector
@@ -65,12 +64,12 @@ class Ordinary:
 
     Attributes:
         reader: of a learned model's latents; None without one.
-        limits: thresholds of surprise, see `analysis.thresholds`; empty without a learned model.
+        surprise: what is ordinary of it; None without a learned model.
         told: how all that was found, in a sentence for people.
     """
 
     reader: LatentReader | None
-    limits: dict[str, float]
+    surprise: Calibration | None
     told: str
     _angles: tuple[int, ...]
     _moving: np.ndarray
@@ -113,15 +112,15 @@ def learn_ordinary(
     moving = np.flatnonzero(states.std(axis=0) > _LEAST_STD)
     mean, std = states[:, moving].mean(axis=0), states[:, moving].std(axis=0)
     plain = Ordinary(
-        reader=None, limits={}, told=_TOLD_EXACT, _angles=angles, _moving=moving, _mean=mean, _std=std
+        reader=None, surprise=None, told=_TOLD_EXACT, _angles=angles, _moving=moving, _mean=mean, _std=std
     )
     if model is None:
         return plain
     reader = _fitted(model, plain, episodes, simulation)
     ordinary = played[names[0]]
-    limits = thresholds([_signals(model, each) for each in ordinary], 1 / (len(ordinary) + 1))
+    surprise = Calibration.of([_trace(model, each) for each in ordinary], 1 / (len(ordinary) + 1))
     told = plain.told if plays_exactly else _told(reader, names)
-    return replace(plain, reader=reader, limits=limits, told=told)
+    return replace(plain, reader=reader, surprise=surprise, told=told)
 
 
 def _told(reader: LatentReader, names: Sequence[str]) -> str:
@@ -199,11 +198,14 @@ def _fitted(
     )
 
 
-def _signals(model: LatentModel, episode: Episode) -> list[Signals]:
-    """What a monitor of the episode would have told of each step."""
-    monitor, found = Monitor(model), []
+def _trace(model: LatentModel, episode: Episode) -> Trace:
+    """What a monitor of the episode would have seen."""
+    monitor, trace = Monitor(model), Trace()
     seen = {key: episode.observation[key] for key in model.size.observes}
     for step, action in enumerate(episode.action):
-        found.append(monitor.see({key: np.array(value[step : step + 1]) for key, value in seen.items()}))
+        signals = monitor.see({key: np.array(value[step : step + 1]) for key, value in seen.items()})
+        if monitor.errors is not None:
+            trace.signals.append(signals)
+            trace.errors.append(monitor.errors)
         monitor.note(np.array(action[None]))
-    return found
+    return trace

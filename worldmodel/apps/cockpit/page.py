@@ -104,7 +104,9 @@ class Page:
         self._models = list(dict.fromkeys([*found, *self._models, model_of(self._config)]))
         panel = server.gui.add_panel()
         with panel.add_tab("What happens"):
-            self._plots = Plots(server, is_learned=is_learned, is_surprised=bool(session.ordinary.limits))
+            self._plots = Plots(
+                server, is_learned=is_learned, is_surprised=session.ordinary.surprise is not None
+            )
         panel.dock_left()
         panel.set_width(WIDTH_PX)
         self._panel = Panel(

@@ -84,7 +84,8 @@ class Session:
         )
         run = subject.run
         self._watch = error_watch(foresight, simulation, self.ordinary)
-        self._monitor = None if run is None else Monitor(run.model)
+        known = self.ordinary.surprise
+        self._monitor = None if run is None or known is None else Monitor(run.model, known.whitening)
         self.returns: list[float] = []
         self._episode = -1
         self.env.reset(seed=list(self.env.env_seeds))
@@ -209,7 +210,7 @@ class Session:
         signals = {} if self._monitor is None else dict(self._monitor.see(observation))
         errors = self._watch.see(observation)
         decision_s = self.pilot.decide(observation)
-        limits = self.ordinary.limits
+        known = self.ordinary.surprise
         self.moment = Moment(
             episode=self._episode,
             step=self._step,
@@ -220,7 +221,7 @@ class Session:
             plan=self.pilot.plan,
             decision_s=decision_s,
             signals=signals,
-            level=level(signals, limits) if signals and limits else None,
+            level=level(signals, known.limits) if signals and known is not None else None,
             errors=errors,
             force=force,
             goal=self._mark,
