@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import envs
+from worldmodel.apps import progress
 from worldmodel.apps.bench import goals as bench_goals
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.cli import main
@@ -61,6 +63,17 @@ def test_a_run_without_rewards_is_judged_by_goals(run_dir):
     last = [record for record in records if "train/prediction_loss" in record][-1]
     assert last["train/embedding_rank"] > 1.5
     assert last["train/embedding_std"] > 0.2
+    assert last["train/embedding_sigreg"] > 0
+
+
+def test_signs_of_collapse_are_shown_whatever_the_loss(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    command = ["train", f"dataset={dataset}", "experiment=jepa", f"run_dir={tmp_path}", *SMALL, *PLANNER]
+    command += ["model.hidden_dim=16", "model.latent_dim=8", "num_updates=100", "eval_episodes=1"]
+    assert main([*command, "training.sigreg_coefficient=0", "training.variance_coefficient=1"]) == 0
+    assert re.search(
+        r"100 updates, .*prediction [\d.]+  rank [\d.]+  std [\d.]+  sigreg [\d.]+", capsys.readouterr().out
+    )
 
 
 def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
