@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.batch_task import Readings, tolerance
 from envs.errors import EnvError
-from envs.factors import Factor, friction, gravity, hue, mass, size
+from envs.factors import Factor, camera_height, friction, gravity, hue, mass, size
 from envs.mjcf_task import MjcfTask
 from envs.tasks.drop_scene import Scene, draw_scene, put_down
 from envs.violations import gravity_off, pass_through, recolor, teleport, vanish
@@ -161,6 +161,9 @@ class Drop(MjcfTask):
         "shelf_height": Factor(
             meaning="m, the middle of the shelf", default=_SHELF_M, low=0.4, high=0.65, apply=_move_shelf
         ),
+        "camera_height": replace(
+            camera_height("side"), low=0.9, high=1.1
+        ),  # that see the table and all above
     }
     violations: ClassVar = {
         "teleport": teleport(_SLIDES, far_m=0.3, low=(-0.45, 0.1), high=(0.45, 0.9)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from envs.batch_task import Readings, tolerance
-from envs.factors import Factor, camera_height, hue, mass
+from envs.factors import Factor, camera_height, damping, hue, mass, size
 from envs.mjcf_task import MjcfTask
 from envs.violations import freeze, recolor, teleport, vanish
 
@@ -85,6 +86,9 @@ class TwoRoom(MjcfTask):
             meaning="m, the middle of the door", default=0.3, low=-0.7, high=0.7, apply=_move_door
         ),
         "mass": mass("agent"),
+        # All that slows the disc, for nothing rubs; at 2, it goes 0.5 m/s at most.
+        "damping": replace(damping("x", "y"), low=0.25, high=2.0),
+        "size": replace(size("agent"), high=1.2),  # a larger disc would start in walls
         "hue": hue("agent"),
         "camera_height": camera_height("top"),
     }

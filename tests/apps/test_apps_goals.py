@@ -2,18 +2,21 @@
 
 import csv
 import json
+import re
+from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
 
 import envs
+from worldmodel.apps import progress
 from worldmodel.apps.bench import goals as bench_goals
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import compose_config, to_dict
 from worldmodel.apps.foresight import OracleForesight
-from worldmodel.apps.goals import GoalEvaluation, GoalForesight, always, goals_of
+from worldmodel.apps.goals import GoalEvaluation, GoalForesight, always, goals_of, pair_seeds
 from worldmodel.apps.memory import Memory
 from worldmodel.apps.serve import describe, session_agent
 from worldmodel.apps.serving.request import RequestReader
@@ -21,10 +24,12 @@ from worldmodel.apps.sessions import Session
 from worldmodel.apps.simple_agents import ZeroAgent
 from worldmodel.apps.statistics import success_interval
 from worldmodel.apps.trained import open_run
+from worldmodel.data import Episode, EpisodeDataset
 from worldmodel.model import LatentModel, WorldModelSize
 
 TASK = "task=tworoom"
 SMALL = ["env.action_repeat=3", "env.image_size=32"]
+PLANNERS = sorted(path.name.removesuffix(".yaml") for path in files("configs.planner").iterdir())
 PLANNER = ["planner.num_candidates=32", "planner.num_elites=8", "planner.num_iterations=2"]
 
 
@@ -61,6 +66,17 @@ def test_a_run_without_rewards_is_judged_by_goals(run_dir):
     last = [record for record in records if "train/prediction_loss" in record][-1]
     assert last["train/embedding_rank"] > 1.5
     assert last["train/embedding_std"] > 0.2
+    assert last["train/embedding_sigreg"] > 0
+
+
+def test_signs_of_collapse_are_shown_whatever_the_loss(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    command = ["train", f"dataset={dataset}", "experiment=jepa", f"run_dir={tmp_path}", *SMALL, *PLANNER]
+    command += ["model.hidden_dim=16", "model.latent_dim=8", "num_updates=100", "eval_episodes=1"]
+    assert main([*command, "training.sigreg_coefficient=0", "training.variance_coefficient=1"]) == 0
+    assert re.search(
+        r"100 updates, .*prediction [\d.]+  rank [\d.]+  std [\d.]+  sigreg [\d.]+", capsys.readouterr().out
+    )
 
 
 def test_control_plans_to_the_episodes_goals_and_counts_them(run_dir, capsys):
@@ -120,6 +136,42 @@ def test_probes_read_places_from_latents_better_than_chance(run_dir, dataset, tm
     assert (tmp_path / "probe.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_mass_is_read_where_states_tell_it(run_dir, tmp_path, is_told):
+    """Of discs that lie still: where a disc lies tells its mass, or has nothing to do with it."""
+    rng = np.random.default_rng(0)
+    env = build_env("tworoom", {}, num_envs=1, seed=0, how="sync")
+    env.reset()
+    simulation, (width,) = env.simulations[0], env.single_observation_space["state"].shape
+    simulation.data.qvel[:] = 0.0
+    data = EpisodeDataset(tmp_path / "data", mode="a", info={"task": "tworoom"})
+    for _ in range(60):
+        place = rng.uniform(-0.8, 0.8, 2)
+        mass = 1.25 + 0.75 * (place[0] if is_told else rng.uniform(-0.8, 0.8))
+        state = np.concatenate([place, np.zeros(width - 2)]).astype(np.float32)
+        simulation.data.qpos[:] = place
+        data.append(
+            Episode(
+                observation={"state": np.tile(state, (7, 1))},
+                action=np.zeros((6, 2), np.float32),
+                reward=np.zeros(6, np.float32),
+                terminated=False,
+                truncated=True,
+                extra={"physics_state": np.tile(simulation.state(), (6, 1))},
+                info={"factors.mass": float(mass), "factors.hue": 0.5},
+            )
+        )
+    env.close()
+    command = ["probe", f"checkpoint={run_dir}", f"dataset={tmp_path / 'data'}", f"output={tmp_path}"]
+    assert main([*command, "kinds=[linear]", "held_out=0.4"]) == 0
+    with (tmp_path / "probe.csv").open() as file:
+        rows = {(row["quantity"], row["features"]): float(row["r2"]) for row in csv.DictReader(file)}
+    assert {quantity for quantity, _ in rows} == {"x", "y", "mass"}, "what varies"
+    for features in ("latent", "observation"):
+        assert (rows["mass", features] > 0.9) == is_told
+        assert rows["x", features] > 0.9
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
@@ -161,6 +213,68 @@ def test_the_evaluation_plays_the_same_goals_and_doing_nothing_reaches_none():
     evaluation.play(ZeroAgent(2))
     np.testing.assert_array_equal([env.unwrapped.goal for env in evaluation.env.task_envs], first)
     evaluation.close()
+
+
+def test_no_training_judges_itself_by_pairs_that_are_held_out():
+    """Whatever the seeds: by what remains of them when they are halved."""
+    for is_held_out in (False, True):
+        for seed in range(200):
+            seeds = pair_seeds(50, seed, is_held_out=is_held_out)
+            assert {word % 2 for word in seeds} == {int(is_held_out)}
+            assert len(set(seeds)) == 50
+            assert all(0 <= word < 2**32 for word in seeds)
+
+
+def test_training_and_the_benchmark_ask_for_different_pairs(run_dir, tmp_path, monkeypatch):
+    made = []
+
+    class Spied(GoalEvaluation):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self.seeds)
+
+    monkeypatch.setattr(bench_goals, "GoalEvaluation", Spied)
+    command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=2", f"output={tmp_path}", "agents=[zero]"]
+    assert main(command) == 0
+    assert [word % 2 for word in made[0]] == [1, 1]
+    training = GoalEvaluation("tworoom", {"action_repeat": 3}, num_episodes=2, seed=7)
+    assert [word % 2 for word in training.seeds] == [0, 0]
+    training.close()
+
+
+class Follows(LatentModel):
+    """What is observed are two numbers, which an action moves; embeddings are these numbers."""
+
+    def embed(self, observation):
+        return observation["state"]
+
+    def step(self, latent, action):
+        return latent + action
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_every_planner_reaches_a_goal(planner):
+    settings = to_dict(compose_config("control", [f"planner={planner}"]))["planner"]
+    goal, place = np.array([4.0, -2.0], np.float32), np.zeros((1, 2), np.float32)
+    model = Follows(small_model(latent_dim=2).size)
+    agent = build_planning_agent(GoalForesight(model, always({"state": goal})), settings, seed=0)
+    for _ in range(6):
+        place = place + agent.act({"state": place}).action
+    assert np.linalg.norm(goal - place) < 0.5, "of 4.5"
+
+
+def test_the_distance_to_a_goal_tells_gradients_the_way():
+    """Of the toy by hand: what the first of two actions moves, both steps feel; the last one only its own."""
+    goal = np.array([4.0, -2.0], np.float32)
+    model = Follows(small_model(latent_dim=2).size)
+    foresight = GoalForesight(model, always({"state": goal}), last_weight=0.5)
+    score = foresight.outlook({"state": np.zeros((1, 2), np.float32)}).score
+    candidates = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(score(candidates).sum(), candidates)
+    last, first = 0.5 + 0.5 / 2, 1.0  # shares: the last step counts 0.75, all together 1
+    expected = 2 * torch.from_numpy(goal) * torch.tensor([[first], [last]])
+    torch.testing.assert_close(gradient[0, 0], expected)
 
 
 def test_poses_have_a_clock_of_their_own_and_the_simulators_planner_reaches_them():

@@ -7,6 +7,7 @@ import envs
 from envs.tasks import OWN_TASKS
 
 FACTORS = [(task, name) for task in OWN_TASKS for name in OWN_TASKS[task].factors]
+LOOKS = ("hue", "camera_height")
 
 
 def make(task, **kwargs):
@@ -113,6 +114,43 @@ def test_a_factor_changes_physics_or_looks_and_its_default_nothing(task, name):
     assert changed - {"body_pos", "body_quat"}
     for value in (factor.low, factor.high):
         assert np.isfinite(drive(envs.make(task, factors={name: value}), seed=1)[0]).all()
+
+
+@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("task", OWN_TASKS)
+def test_other_looks_change_the_image_and_no_physics(task, name):
+    factor = OWN_TASKS[task].factors[name]
+    for value in (0.5,) if name == "hue" else (factor.low, factor.high):
+        usual, other = (envs.make(task, factors=given, observe=["pixels"]) for given in ({}, {name: value}))
+        seen = [env.reset(seed=0)[0]["pixels"].astype(int) for env in (usual, other)]
+        assert np.abs(seen[0] - seen[1]).max() > 50
+        action = np.full(usual.action_space.shape, 0.5)
+        for _ in range(10):
+            for env in (usual, other):
+                env.step(action)
+            np.testing.assert_array_equal(other.physics_state(), usual.physics_state())
+
+
+def test_all_of_drop_stays_in_sight_wherever_its_camera_is():
+    """The table's top below, and above it whatever is put there."""
+    factor = OWN_TASKS["drop"].factors["camera_height"]
+    for value in (factor.low, 1.0, factor.high):
+        model = envs.make("drop", factors={"camera_height": value}).simulation.model
+        middle, away = model.camera("side").pos[2], -model.camera("side").pos[1]
+        half = away * np.tan(np.radians(model.camera("side").fovy[0] / 2))
+        assert middle - half < -0.02
+        assert middle + half > 1.1
+
+
+def test_a_disc_that_is_damped_more_is_slower():
+    speeds = []
+    for damping in (0.5, 1.0, 2.0):
+        env = envs.make("tworoom", factors={"damping": damping}, marks_goal=False)
+        env.reset(seed=0)
+        for _ in range(10):  # from wall to wall takes longer
+            state = env.step(np.array([0.0, 1.0]))[0]["state"]
+        speeds.append(state[3])
+    assert speeds[0] > speeds[1] > speeds[2] > 0.2
 
 
 @pytest.mark.parametrize("task", OWN_TASKS)

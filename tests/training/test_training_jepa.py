@@ -14,6 +14,7 @@ from worldmodel.training import JepaTrainer, TrainerSettings, load_checkpoint, o
 from worldmodel.training.regularizers import (
     covariance_loss,
     random_directions,
+    signs_of_collapse,
     sigreg,
     spread,
     variance_loss,
@@ -108,7 +109,35 @@ def test_without_a_regularizer_embeddings_collapse():
     first = trainer.diagnose(dataset.sample(256, 2, chance))["embedding_std"]
     for _ in range(300):
         trainer.update(dataset.sample(64, trainer.window, chance))
-    assert trainer.diagnose(dataset.sample(256, 2, chance))["embedding_std"] < 0.5 * first
+    signs = trainer.diagnose(dataset.sample(256, 2, chance))
+    assert signs["embedding_std"] < 0.5 * first
+    assert signs["embedding_sigreg"] > 50, "seen without being part of the loss"
+
+
+def test_signs_of_collapse_hold_sigreg_along_directions_that_stay():
+    z = normal(256, 16)
+    values = [signs_of_collapse(each)["embedding_sigreg"].item() for each in (z, z, 0.5 * z, 0 * z)]
+    assert values[0] == values[1]
+    assert values[0] == pytest.approx(1.1, rel=0.15)
+    assert values[2] > 20
+    assert values[3] > 80
+
+
+@pytest.mark.parametrize("settings", [{"sigreg_coefficient": 0.1}, {"variance_coefficient": 1.0}])
+def test_what_is_diagnosed_changes_no_weight_to_the_bit(settings):
+    batches = [linear_dataset().sample(32, 2, np.random.default_rng(seed)) for seed in range(4)]
+    watched, unwatched = (make(horizon=2, **settings) for _ in range(2))
+    chance = torch.random.get_rng_state()
+    for batch in batches:
+        watched.update(batch)
+        signs = watched.diagnose(batch)
+        assert all(torch.equal(value, watched.diagnose(batch)[name]) for name, value in signs.items())
+        unwatched.update(batch)
+    assert torch.equal(torch.random.get_rng_state(), chance)
+    assert torch.equal(watched.generator.get_state(), unwatched.generator.get_state())
+    for name, value in watched.model.state_dict().items():
+        assert torch.equal(value, unwatched.model.state_dict()[name]), name
+    assert set(watched.shown) <= (watched.update(batches[0]) | signs).keys()
 
 
 def test_padding_teaches_nothing():

@@ -78,6 +78,7 @@ def test_rewards_are_learned_in_embeddings_that_stay_apart(make, sizes, kind):
         trainer.model.encoder.update_statistics({"state": state})
     metrics = [trainer.update(dataset.sample(64, trainer.window, chance)) for _ in range(200)]
     signs = trainer.diagnose(dataset.sample(256, trainer.window, chance))
+    assert set(trainer.shown) == {"loss", "value_loss", "embedding_rank"} <= (metrics[-1] | signs).keys()
     assert signs["embedding_std"] > 0.3
     assert signs["embedding_rank"] > 2
 

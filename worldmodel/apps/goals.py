@@ -179,6 +179,12 @@ def foresight_of(run: TrainedRun, goals: Goals | None, config: Mapping[str, Any]
     )
 
 
+def pair_seeds(count: int, seed: int, *, is_held_out: bool) -> list[int]:
+    """Seeds of starts and goals. Those held out are odd, the others even: none is both, whatever `seed`."""
+    words = np.random.SeedSequence([seed]).generate_state(count)
+    return [int(word) // 2 * 2 + is_held_out for word in words]
+
+
 @dataclass(frozen=True)
 class Attempt:
     """An episode played towards its goal: whether it was ever reached, after how many agent steps."""
@@ -190,16 +196,27 @@ class Attempt:
 class GoalEvaluation(Evaluation):
     """Whether each of `num_episodes` episodes reaches its goal in time, by 1 and 0.
 
+    `seeds` are those of the episodes' starts and goals: `pair_seeds`.
     Errors: `ConfigError` for a task without goals.
     """
 
     measure = "success"
 
-    def __init__(self, task: str, env_config: dict[str, Any], *, num_episodes: int, seed: int) -> None:
-        self.num_episodes, self._seed = num_episodes, EVALUATION_SEED + seed
+    def __init__(
+        self,
+        task: str,
+        env_config: dict[str, Any],
+        *,
+        num_episodes: int,
+        seed: int,
+        is_held_out: bool = False,
+    ) -> None:
+        self.num_episodes, seed = num_episodes, EVALUATION_SEED + seed
         num_envs = min(num_episodes, MAX_NUM_ENVS)
         require_goals(task)
-        env = build_env(task, env_config, num_envs=num_envs, seed=self._seed, how="sync")
+        num_played = -(-num_episodes // num_envs) * num_envs
+        self.seeds = pair_seeds(num_played, seed, is_held_out=is_held_out)
+        env = build_env(task, env_config, num_envs=num_envs, seed=seed, how="sync")
         assert isinstance(env, envs.SyncTaskVectorEnv)
         self.env, self.goals, self.max_steps = env, goals_of(env), num_goal_steps(env)
 
@@ -218,9 +235,8 @@ class GoalEvaluation(Evaluation):
         """
         attempts: list[Attempt] = []
         size = self.env.num_envs
-        sequence = np.random.SeedSequence([self._seed]).generate_state(-(-self.num_episodes // size) * size)
         for first in range(0, self.num_episodes, size):
-            seeds = [int(word) for word in sequence[first : first + size]]
+            seeds = self.seeds[first : first + size]
             attempts += self._round(agent, seeds, f"episode {first + 1} of {self.num_episodes}", tell)
         return attempts[: self.num_episodes]
 

@@ -215,7 +215,10 @@ class Training(ABC):
         self.metrics.log(
             self.progress, {f"train/{name}": value for name, value in values.items()} | self._cost()
         )
-        return {name.removesuffix("_loss"): f"{values[name]:.3f}" for name in self.trainer.shown}
+        return {
+            name.removeprefix("embedding_").removesuffix("_loss"): f"{values[name]:.3f}"
+            for name in self.trainer.shown
+        }
 
     def normalize(self, episode: Episode, task: int = 0) -> None:
         """Take an episode into the statistics of observations of its task."""

@@ -16,7 +16,7 @@ _WEIGHT_DECAY = 1e-3  # LeWM's
 class JepaTrainer(Trainer):
     """Trains a `LatentModel` to predict embeddings (JEPA); see `Trainer`."""
 
-    shown = ("prediction_loss", "embedding_rank")
+    shown = ("prediction_loss", "embedding_rank", "embedding_std", "embedding_sigreg")
 
     def __init__(
         self, model: LatentModel, settings: TrainerSettings, *, seed: int, processes: Processes = ALONE

@@ -12,6 +12,7 @@ from torch import Tensor
 from worldmodel.training.processes import ALONE, Processes
 
 _NUM_KNOTS, _LAST_KNOT = 17, 3.0
+_NUM_WATCHED = 64  # directions
 
 
 def random_directions(
@@ -57,6 +58,15 @@ def covariance_loss(embeddings: Float[Tensor, "row dim"], processes: Processes =
     centred = embeddings - processes.mean(embeddings.mean(0))
     covariance = processes.mean(centred.T @ centred) / (len(embeddings) - 1 / processes.count)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / embeddings.shape[1]
+
+
+@torch.no_grad()
+def signs_of_collapse(embeddings: Float[Tensor, "row dim"]) -> Mapping[str, Tensor]:
+    """`spread`, and SIGReg's value along directions that are always the same."""
+    rows = embeddings.float()
+    generator = torch.Generator().manual_seed(0)
+    directions = random_directions(_NUM_WATCHED, rows.shape[1], generator).to(rows)
+    return {**spread(rows), "embedding_sigreg": sigreg(rows[None], directions)}
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ class ReturnTrainer(Trainer):
     See `Trainer`. Errors: `ConfigError` where the model lacks a head that the settings ask for.
     """
 
-    shown = ("loss", "value_loss")
+    shown: tuple[str, ...] = ("loss", "value_loss")
     model: WorldModel
     averaged_model: WorldModel
 
@@ -46,6 +46,7 @@ class ReturnTrainer(Trainer):
         self._value_scale = torch.ones(shape, device=next(model.parameters()).device)
         self.target_q = copy.deepcopy(model.q_heads).requires_grad_(False)
         if self._is_joint:
+            self.shown = (*self.shown, "embedding_rank")
             self._make_targets()
         policy = list(model.policy.parameters())
         groups = self._groups(apart=policy)

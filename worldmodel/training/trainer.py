@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Trainer(ABC):
     Subclasses fill `optimizers` and `targets` (what else is saved), by names that stay.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("loss",)  # the metrics that people watch
+    shown: tuple[str, ...] = ("loss",)  # the metrics that people watch
     model: LatentModel
     averaged_model: LatentModel
 
@@ -75,11 +75,12 @@ class Trainer(ABC):
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Metrics that cost more than an update should, asked for now and then.
 
-        Signs of collapse: std and rank of the embeddings of a batch.
+        Signs of collapse: std, rank and SIGReg's value of the embeddings of a batch, whatever the loss. Takes
+        no chance from training: the same embeddings have the same value.
         """
         embeddings = self.model.embed({key: value[:, 0] for key, value in batch.observation.items()})
         seen = embeddings[:, : self.model.size.latent_dim]  # the task, which may follow, does not spread
-        return dict(regularizers.spread(self.processes.gathered(seen)))
+        return dict(regularizers.signs_of_collapse(self.processes.gathered(seen)))
 
     def numbers(self) -> dict[str, Any]:
         """Further state to save."""

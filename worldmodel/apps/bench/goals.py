@@ -133,7 +133,9 @@ def _measure(
 ) -> Row:
     name = cell.agent
     num_episodes = config["oracle_episodes" if name == "oracle" else "episodes"]
-    trial = GoalEvaluation(run.task, run.config["env"], num_episodes=num_episodes, seed=config["seed"])
+    trial = GoalEvaluation(
+        run.task, run.config["env"], num_episodes=num_episodes, seed=config["seed"], is_held_out=True
+    )
     try:
         if name in BASELINES:
             agent = Timed(baselines.agent(name, trial.goals, tell))

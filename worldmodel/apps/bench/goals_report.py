@@ -46,10 +46,10 @@ def write_report(
 def _page(rows: Sequence[Mapping[str, str]], task: str, seed: int, record: Mapping[str, Any]) -> str:
     lines = [f"# Who reaches the goals of {task}", "", *provenance_lines(record), ""]
     lines += [
-        f"Every agent plays the same starts and goals (seed {seed}, not those that were trained or "
-        "evaluated on meanwhile); no start has reached its goal. Solved: the goal was reached at one of the "
-        f"first {rows[0]['max_steps']} steps. In brackets the 95 % interval (Wilson). Steps: the median of "
-        "those that were solved. Decision: of one environment, CPU time. Training: CPU time; the inverse "
+        f"Every agent plays the same starts and goals (seed {seed}; none by which a training judges "
+        "itself, whatever its seed); no start has reached its goal. Solved: the goal was reached at one of "
+        f"the first {rows[0]['max_steps']} steps. In brackets the 95 % interval (Wilson). Steps: the median "
+        "of those that were solved. Decision: of one environment, CPU time. Training: CPU time; the inverse "
         "dynamics needs the model besides.",
         "",
     ]
