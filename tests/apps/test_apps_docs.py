@@ -120,7 +120,6 @@ def prepare(page: Path, made: Path, folder: Path) -> None:
         chance = np.random.default_rng(0)
         np.savez(folder / "logs" / "run.npz", state=chance.normal(size=(21, 4)), torque=np.ones((20, 2)))
     if page.name == "understanding.md":
-        made_goal_run(folder, "drop", "drop")
         env = envs.make("tworoom", observe=["state", "pixels"])
         observation, _ = env.reset(seed=0)
         Image.fromarray(observation["pixels"].transpose(1, 2, 0)).save(folder / "there.png")
