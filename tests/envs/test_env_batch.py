@@ -4,14 +4,14 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
+from live import needs_batch
 
 import envs
-from envs.live_physics import has_live_physics
 from envs.rendering import egl_initialises, osmesa_loads
 from envs.tasks import BATCH_TASKS
 from envs.vector import SyncTaskVectorEnv
 
-pytestmark = pytest.mark.skipif(not has_live_physics(), reason="mujoco.batch came with MuJoCo 3.17")
+pytestmark = needs_batch
 MODES = list(AutoresetMode)
 
 

@@ -5,6 +5,7 @@ from functools import partial
 import mujoco
 import numpy as np
 import pytest
+from live import needs_batch
 
 import envs
 from envs.disturbances import pushed_body, robot_mass_kg
@@ -198,6 +199,7 @@ def test_disturbances_go_on_top_of_each_other_and_into_vectors():
         vector.close()
 
 
+@needs_batch
 def test_a_vector_of_disturbed_tasks_is_not_stepped_as_bare_ones():
     wrappers = [partial(envs.ActionDelay, num_steps=1)]
     vector = envs.make_vec("cheetah-run", num_envs=4, wrappers=wrappers)

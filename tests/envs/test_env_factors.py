@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 import pytest
+from live import needs_batch
 
 import envs
-from envs.live_physics import has_live_physics
 from envs.suite import suite_tasks
 
 USUAL = {"mass": 1.0, "friction": 1, "gravity": 1.0}
@@ -77,7 +77,7 @@ def test_a_range_is_drawn_with_each_episode_and_leaves_the_starts_alone():
     assert all(0.5 <= mass <= 2 for mass in drawn)
 
 
-@pytest.mark.skipif(not has_live_physics(), reason="mujoco.batch came with MuJoCo 3.17")
+@needs_batch
 @pytest.mark.parametrize("mass", [2.0, [0.5, 2.0]])
 @pytest.mark.parametrize("task", ["cheetah-run", "reacher-easy", "finger-spin"])
 def test_many_together_are_as_each_alone(task, mass):

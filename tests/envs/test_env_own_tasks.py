@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from live import needs_batch
 
 import envs
 from envs.tasks import OWN_TASKS
@@ -154,7 +155,7 @@ def test_a_disc_that_is_damped_more_is_slower():
 
 
 @pytest.mark.parametrize("task", OWN_TASKS)
-@pytest.mark.parametrize("how", ["sync", "batch", "async"])
+@pytest.mark.parametrize("how", ["sync", pytest.param("batch", marks=needs_batch), "async"])
 def test_ranges_are_drawn_with_each_episode_by_its_seed(task, how):
     name, factor = next(iter(OWN_TASKS[task].factors.items()))
     given = {name: [factor.low, factor.high]}

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from live import needs_batch
 
 import envs
 from envs.pose_goals import POSES
@@ -118,7 +119,7 @@ def test_a_task_without_mujoco_has_no_such_states():
         env.observation_at(np.zeros(3))
 
 
-@pytest.mark.parametrize("how", ["sync", "batch"])
+@pytest.mark.parametrize("how", ["sync", pytest.param("batch", marks=needs_batch)])
 def test_what_is_hidden_is_in_no_image_and_physics_stays(how):
     plain, hiding = (
         envs.make_vec("reacher-easy", num_envs=2, how=how, observe=["state", "pixels"], hide=hide)
