@@ -161,9 +161,8 @@ class Drop(MjcfTask):
         "shelf_height": Factor(
             meaning="m, the middle of the shelf", default=_SHELF_M, low=0.4, high=0.65, apply=_move_shelf
         ),
-        "camera_height": replace(
-            camera_height("side"), low=0.9, high=1.1
-        ),  # that see the table and all above
+        # So that the table and all above it stay in sight.
+        "camera_height": replace(camera_height("side"), low=0.9, high=1.1),
     }
     violations: ClassVar = {
         "teleport": teleport(_SLIDES, far_m=0.3, low=(-0.45, 0.1), high=(0.45, 0.9)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from worldmodel.analysis import level, num_episodes_for, surprise, thresholds, whitenings
+from worldmodel.analysis import level, num_episodes_for, surprise, thresholds, whitening, whitenings_of_others
 
 
 def episode(*values, name="surprise"):
@@ -18,29 +18,29 @@ def test_ordinary_errors_have_the_same_spread_in_every_direction_once_whitened()
     chance = np.random.default_rng(0)
     mixing = np.array([[2.0, 0.5, 0.0], [0.0, 0.8, 0.3], [0.0, 0.0, 1.5]])
     episodes = [chance.normal(size=(50, 3)) @ mixing for _ in range(200)]
-    whitening, of_others = whitenings(episodes)
-    spread = np.cov(np.concatenate(episodes) @ whitening, rowvar=False)
+    units = whitening(episodes)
+    spread = np.cov(np.concatenate(episodes) @ units, rowvar=False)
     np.testing.assert_allclose(np.diag(spread), 1.0, atol=0.25)
     assert np.abs(spread - np.diag(np.diag(spread))).max() < 0.1
     rare, common = np.linalg.svd(mixing)[2][[2, 0]]  # directions, all as long
-    assert surprise(rare, whitening) > 5 * surprise(common, whitening)
-    assert len(of_others) == len(episodes)
+    assert surprise(rare, units) > 5 * surprise(common, units)
 
 
 def test_an_episode_is_judged_in_units_of_the_others():
     episodes = [np.full((4, 2), scale) for scale in (1.0, 2.0, 3.0)]
-    whitening, (first, *_) = whitenings(episodes)
-    np.testing.assert_allclose(first, whitenings(episodes[1:])[0])
-    assert not np.allclose(first, whitening)
-    alone, (own,) = whitenings(episodes[:1])
-    np.testing.assert_array_equal(alone, own)
+    first, second, third = whitenings_of_others(episodes)
+    np.testing.assert_allclose(first, whitening(episodes[1:]))
+    np.testing.assert_allclose(third, whitening(episodes[:2]))
+    assert not np.allclose(second, whitening(episodes))
+    (own,) = whitenings_of_others(episodes[:1])
+    np.testing.assert_array_equal(own, whitening(episodes[:1]))
 
 
 def test_errors_of_nothing_are_no_trouble():
     """A model that foresees all to the bit, or a dimension that is always the same."""
-    whitening, _ = whitenings([np.zeros((5, 3)), np.zeros((5, 3))])
-    assert np.isfinite(whitening).all()
-    assert surprise(np.ones(3), whitening) > 1e6
+    units = whitening([np.zeros((5, 3)), np.zeros((5, 3))])
+    assert np.isfinite(units).all()
+    assert surprise(np.ones(3), units) > 1e6
 
 
 def test_a_threshold_is_a_quantile_of_the_highest_of_each_episode():
@@ -73,6 +73,7 @@ def test_the_level_is_that_of_the_signal_nearest_to_its_alarm():
     assert level({"surprise": 1.0, "disagreement": 0.4}, limits) == pytest.approx(0.8)
     assert level({"surprise": 3.0}, limits) == 1.5
     assert level({"unknown": 3.0}, limits) == level({}, limits) == 0.0
+    assert level({"surprise": float("nan"), "disagreement": 0.1}, limits) == float("inf")
 
 
 def test_a_signal_that_is_there_in_some_episodes_counts_in_these():

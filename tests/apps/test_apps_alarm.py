@@ -198,15 +198,19 @@ def test_a_file_that_makes_no_sense_is_measured_again(tmp_path):
     wanted = Calibration.of([trace], 0.5)
     about = '{"about": {"model": "a", "rate": 0.5}, "thresholds": {"surprise": 1}'
     texts = ("", "[]", "{}", about + "}", about + ', "whitening": [[1.0]]}', about + ', "whitening": "a"}')
-    for text in (*texts, about + ', "whitening": [[NaN, 0], [0, 1]]}'):
+    texts += (about + ', "whitening": [[NaN, 0], [0, 1]]}',)
+    for limits in ("{}", '{"surprise": NaN}'):
+        units = '"whitening": [[1, 0], [0, 1]]'
+        texts += (f'{{"about": {{"model": "a", "rate": 0.5}}, "thresholds": {limits}, {units}}}',)
+    for text in texts:
         path.write_text(text)
         assert calibrated(path, {"model": "a"}, 0.5, 2, play).limits == wanted.limits
     kept = calibrated(path, {"model": "a"}, 0.5, 2, play)
     assert kept.limits == wanted.limits
     np.testing.assert_array_equal(kept.whitening, wanted.whitening)
-    assert asked == [1] * 7
+    assert asked == [1] * len(texts)
     calibrated(path, {"model": "b"}, 0.5, 2, play)
-    assert asked == [1] * 8
+    assert asked == [1] * (len(texts) + 1)
 
 
 def test_a_new_episode_alarms_no_more_than_was_asked_for_though_units_are_of_the_known_ones():

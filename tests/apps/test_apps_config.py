@@ -1,9 +1,11 @@
 """Overrides: what is understood, and one line for each way to get them wrong."""
 
 import shlex
+from types import SimpleNamespace
 
 import pytest
 
+from worldmodel.apps.build import build_planning_agent
 from worldmodel.apps.cli import main
 from worldmodel.apps.config import closest, compose_config, config_groups, to_dict
 from worldmodel.apps.verbs import VERBS
@@ -211,3 +213,23 @@ def test_an_experiment_changes_the_defaults_and_the_command_line_changes_the_exp
     demo = compose_config("train", ["experiment=demo"]).env_steps
     assert demo != default
     assert compose_config("train", ["experiment=demo", "env_steps=7"]).env_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": {"a": 1}}, "there is no planner {'a': 1}"),
+        ({"horizon": None}, "planner.name=mppi needs horizon: give planner.horizon="),
+        ({"num_proposals": {}}, "planner.num_proposals={}: must be at least 0 and below num_candidates="),
+        ({"noise": [1]}, "there is no noise [1]"),
+        ({"noise": {"name": {}}}, "there is no noise {}"),
+    ],
+)
+def test_settings_of_a_planner_that_came_from_anywhere_are_refused_in_words(changes, told):
+    """As a run folder may hold them: what is None here is missing there."""
+    config = composed("train", "planner=mppi")["planner"] | changes
+    config = {key: value for key, value in config.items() if value is not None}
+    foresight = SimpleNamespace(action_dim=2)
+    with pytest.raises(ConfigError) as error:
+        build_planning_agent(foresight, config, seed=0)
+    assert told in str(error.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import envs
-from worldmodel.apps import progress
+from worldmodel.apps import progress, training_loop
 from worldmodel.apps.bench import goals as bench_goals
 from worldmodel.apps.build import build_env, build_planning_agent
 from worldmodel.apps.cli import main
@@ -225,7 +225,7 @@ def test_no_training_judges_itself_by_pairs_that_are_held_out():
             assert all(0 <= word < 2**32 for word in seeds)
 
 
-def test_training_and_the_benchmark_ask_for_different_pairs(run_dir, tmp_path, monkeypatch):
+def test_training_and_the_benchmark_ask_for_different_pairs(run_dir, dataset, tmp_path, monkeypatch):
     made = []
 
     class Spied(GoalEvaluation):
@@ -237,9 +237,12 @@ def test_training_and_the_benchmark_ask_for_different_pairs(run_dir, tmp_path, m
     command = ["bench", "goals", f"checkpoint={run_dir}", "episodes=2", f"output={tmp_path}", "agents=[zero]"]
     assert main(command) == 0
     assert [word % 2 for word in made[0]] == [1, 1]
-    training = GoalEvaluation("tworoom", {"action_repeat": 3}, num_episodes=2, seed=7)
-    assert [word % 2 for word in training.seeds] == [0, 0]
-    training.close()
+    monkeypatch.setattr(training_loop, "GoalEvaluation", Spied)
+    command = ["train", f"dataset={dataset}", "experiment=jepa", f"run_dir={tmp_path / 'run'}", *SMALL]
+    command += ["model.hidden_dim=16", "model.latent_dim=8", "num_updates=2", "eval_episodes=2", *PLANNER]
+    assert main(command) == 0
+    assert [word % 2 for word in made[-1]] == [0, 0]
+    assert len(made) == 2
 
 
 class Follows(LatentModel):

@@ -10,7 +10,14 @@ from worldmodel.analysis.comparison import (
 from worldmodel.analysis.latents import latents_of
 from worldmodel.analysis.open_loop import OpenLoop, Row, open_loop
 from worldmodel.analysis.readout import QuadraticReadout, Readout, fit_quadratic_readout, fit_readout
-from worldmodel.analysis.surprise import level, num_episodes_for, surprise, thresholds, whitenings
+from worldmodel.analysis.surprise import (
+    level,
+    num_episodes_for,
+    surprise,
+    thresholds,
+    whitening,
+    whitenings_of_others,
+)
 
 __all__ = [
     "OpenLoop",
@@ -30,5 +37,6 @@ __all__ = [
     "psnr",
     "surprise",
     "thresholds",
-    "whitenings",
+    "whitening",
+    "whitenings_of_others",
 ]

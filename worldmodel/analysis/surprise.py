@@ -1,7 +1,7 @@
 """Surprise: what a model expected, against what is then seen; and from when on it is out of the ordinary."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -24,26 +24,37 @@ def surprise(
     return np.asarray(np.square(error if whitening is None else error @ whitening).sum(-1))
 
 
-def whitenings(
-    episodes: Sequence[Float[np.ndarray, "step embedding"]],
-) -> tuple[Float[np.ndarray, "embedding embedding"], list[Float[np.ndarray, "embedding embedding"]]]:
-    """Maps after which ordinary errors have a spread of about 1 in every direction.
+def whitening(
+    episodes: Sequence[Float[np.ndarray, "_ embedding"]],
+) -> Float[np.ndarray, "embedding embedding"]:
+    """A map after which ordinary errors (step, embedding) have a spread of about 1 in every direction."""
+    return _whitening(*_products(episodes))
 
-    The first is of all episodes. The others are of all but one each, for what is asked of that one: in units
-    of its own errors it would seem more ordinary than one that is yet to come. A single episode has its own.
+
+def whitenings_of_others(
+    episodes: Sequence[Float[np.ndarray, "_ embedding"]],
+) -> Iterator[Float[np.ndarray, "embedding embedding"]]:
+    """For each episode the map by all others, one after another; a single episode has its own.
+
+    In units of its own errors an episode would seem more ordinary than one that is yet to come.
     """
-    count = np.array([len(each) for each in episodes])
-    products = np.stack([np.asarray(each, np.float64).T @ each for each in episodes])
-    total = products.sum(0)
-    rest = [total - own for own in products] if len(episodes) > 1 else [total]
-    num_rest = count.sum() - count if len(episodes) > 1 else count
-    return _whitening(total / count.sum()), [
-        _whitening(each / n) for each, n in zip(rest, num_rest, strict=True)
-    ]
+    total, count = _products(episodes)
+    for each in episodes:
+        own, steps = _products([each] if len(episodes) > 1 else [])
+        yield _whitening(total - own, count - steps)
 
 
-def _whitening(spread: np.ndarray) -> np.ndarray:
-    """From the mean product (D, D) of errors: the inverse of its square root."""
+def _products(episodes: Sequence[np.ndarray]) -> tuple[np.ndarray | float, int]:
+    """Errors times themselves, summed (D, D), and how many."""
+    total: np.ndarray | float = 0.0
+    for each in episodes:
+        total = total + np.asarray(each, np.float64).T @ each
+    return total, sum(len(each) for each in episodes)
+
+
+def _whitening(products: np.ndarray | float, count: int) -> np.ndarray:
+    """The inverse of the square root of the errors' spread (D, D)."""
+    spread = np.asarray(products) / count
     even = np.trace(spread) / len(spread)
     mixed = (1 - _EVEN_SHARE) * spread + _EVEN_SHARE * even * np.eye(len(spread))
     values, directions = np.linalg.eigh(mixed + LEAST * np.eye(len(spread)))
@@ -85,6 +96,7 @@ def highest(episode: Sequence[Signals], name: str) -> float:
 
 
 def level(signals: Signals, limits: Mapping[str, float]) -> float:
-    """The highest signal that has a threshold, as a multiple of it: an alarm above 1."""
+    """The highest signal that has a threshold, as a multiple of it: above 1, or no number: an alarm."""
     known = signals.keys() & limits.keys()
-    return max((signals[name] / max(limits[name], 1e-12) for name in known), default=0.0)
+    levels = [signals[name] / max(limits[name], 1e-12) for name in known]
+    return max((math.inf if math.isnan(each) else each for each in levels), default=0.0)

@@ -21,7 +21,8 @@ from worldmodel.analysis.surprise import (
     surprise,
     thresholds,
     typical,
-    whitenings,
+    whitening,
+    whitenings_of_others,
 )
 from worldmodel.apps.agent import Agent
 from worldmodel.apps.config import positive
@@ -37,13 +38,21 @@ ALARMS = ("warn", "stop", "off")
 
 @dataclass
 class Trace:
-    """One episode as a monitor saw it: of each step its signals, and the errors (2, D): see `Expectation`."""
+    """One episode as a monitor saw it: of each step its signals, and the errors (2, D), see `Expectation`."""
 
     signals: list[Signals] = field(default_factory=list)
     errors: list[np.ndarray] = field(default_factory=list)
 
+    def see(self, monitor: "Monitor", observation: Observation) -> Signals:
+        """Let a monitor see what is observed now, and keep what it tells; see `Monitor.see`."""
+        signals = monitor.see(observation)
+        if monitor.errors is not None:
+            self.signals.append(signals)
+            self.errors.append(monitor.errors)
+        return signals
+
     def judged(self, whitening: np.ndarray) -> list[Signals]:
-        """Its signals, with surprises in these units."""
+        """Its signals, with surprises in units of `whitening` (D, D)."""
         surprises = surprise(np.array(self.errors)[:, 0], whitening)
         rows = zip(self.signals, surprises, strict=True)
         return [{**signals, "surprise": float(value)} for signals, value in rows]
@@ -54,7 +63,7 @@ class Calibration:
     """What is ordinary, by ordinary episodes.
 
     Attributes:
-        whitening: of errors, see `analysis.surprise`.
+        whitening: of errors (D, D), see `analysis.surprise`.
         limits: of each signal, see `analysis.thresholds`.
     """
 
@@ -63,18 +72,20 @@ class Calibration:
 
     @classmethod
     def of(cls, episodes: Sequence[Trace], rate: float) -> "Calibration":
-        """So that at most a share `rate` of ordinary episodes exceeds a limit.
+        """So that about a share `rate` of ordinary episodes exceeds a limit.
 
         Each episode's surprises are in units of the others' errors (as in cross-conformal prediction: Vovk
         2015). Errors: `ValueError` for fewer episodes than `num_episodes_for(rate)`.
         """
-        whitening, of_others = whitenings([np.array(each.errors)[:, 0] for each in episodes])
+        errors = [np.array(each.errors)[:, 0] for each in episodes]
+        of_others = whitenings_of_others(errors)
         judged = [each.judged(others) for each, others in zip(episodes, of_others, strict=True)]
-        return cls(whitening=whitening, limits=thresholds(judged, rate))
+        return cls(whitening=whitening(errors), limits=thresholds(judged, rate))
 
     def level(self, trace: Trace, start: int = 0) -> float:
-        """The highest level of an episode from a step on: an alarm above 1."""
-        return max(level(signals, self.limits) for signals in trace.judged(self.whitening)[start:])
+        """The highest level of an episode from a step on: an alarm above 1; 0 where it has no such step."""
+        judged = trace.judged(self.whitening)[start:]
+        return max((level(signals, self.limits) for signals in judged), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -83,17 +94,20 @@ class Calibration:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], size: int) -> "Calibration":
         """Of a model with embeddings of `size`. Errors: `ValueError`, `TypeError` or `KeyError`."""
-        whitening = np.array(content["whitening"], np.float32)
-        if whitening.shape != (size, size) or not np.isfinite(whitening).all():
+        units = np.array(content["whitening"], np.float32)
+        if units.shape != (size, size) or not np.isfinite(units).all():
             raise ValueError(f"whitening must be {size} x {size} numbers")
         limits = {str(name): float(value) for name, value in content["thresholds"].items()}
-        return cls(whitening=whitening, limits=limits)
+        if not limits or not np.isfinite(list(limits.values())).all():
+            raise ValueError("thresholds must be numbers")
+        return cls(whitening=units, limits=limits)
 
 
 class Monitor:
     """Watches one robot, step by step, for what its model did not expect.
 
-    Signals: `surprise`, by what was expected at the last step, in units of `whitening`; `lasting_surprise`,
+    Signals: `surprise`, by what was expected at the last step, in units of `whitening` (D, D; None: of the
+    embedding); `lasting_surprise`,
     by what was expected `ahead` steps ago, its geometric mean over the last 10 steps; and of a model with
     several predictors their `disagreement` about the step.
     """
@@ -113,7 +127,7 @@ class Monitor:
         self._memory.reset()
         self._expectation.reset()
         self._latest.clear()
-        self._noted = None
+        self._noted = self.errors = None
 
     @torch.no_grad()
     def see(self, observation: Observation) -> Signals:
@@ -207,11 +221,8 @@ class Watch:
         )
 
     def _see(self, observation: Observation) -> None:
-        signals = self._monitor.see(observation)
+        signals = self.trace.see(self._monitor, observation)
         if signals:
-            assert self._monitor.errors is not None
-            self.trace.signals.append(signals)
-            self.trace.errors.append(self._monitor.errors)
             self.levels.append(level(signals, self.limits) if self.limits else 0.0)
             self._has_alarmed = self._has_alarmed or self.levels[-1] > 1
 

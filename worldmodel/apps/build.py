@@ -1,7 +1,7 @@
 """Configuration -> objects: the only place that turns names and numbers into parts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import torch
@@ -155,23 +155,32 @@ def build_planner(planner_config: dict[str, Any], action_dim: int) -> SamplingPl
     for key, kinds in (("basis", BASES), ("noise", NOISES)):
         if key in settings:
             settings[key] = _build_part(key, settings[key], kinds)
-    if name not in PLANNERS:
+    if not isinstance(name, str) or name not in PLANNERS:
         raise ConfigError(
-            f"there is no planner {name!r}{closest(name, list(PLANNERS))}. Known: {', '.join(PLANNERS)}"
+            f"there is no planner {name!r}{closest(str(name), list(PLANNERS))}. Known: {', '.join(PLANNERS)}"
         )
     if unknown := settings.keys() - PLANNERS[name].__dataclass_fields__:
         raise ConfigError(
             f"planner.name={name} has no {', '.join(sorted(unknown))}: choose a planner with planner={name}"
+        )
+    needed = {
+        each.name
+        for each in fields(PLANNERS[name])
+        if each.init and each.default is MISSING and each.default_factory is MISSING
+    }
+    if missing := needed - settings.keys() - {"action_dim"}:
+        raise ConfigError(
+            f"planner.name={name} needs {', '.join(sorted(missing))}: give planner.{min(missing)}="
         )
     return PLANNERS[name](action_dim=action_dim, **settings)
 
 
 def _build_part(key: str, settings: dict[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
     """A basis or a noise by name; a number that only another kind has (a planner's default one's) is left."""
-    name = settings["name"]
-    if name not in kinds:
+    name = settings.get("name") if isinstance(settings, Mapping) else settings
+    if not isinstance(name, str) or name not in kinds:
         raise ConfigError(
-            f"planner.{key}.name={name}: there is no {key} {name!r}{closest(name, list(kinds))}. "
+            f"planner.{key}.name={name}: there is no {key} {name!r}{closest(str(name), list(kinds))}. "
             f"Known: {', '.join(kinds)}"
         )
     known = {field for kind in kinds.values() for field in kind.__dataclass_fields__}
@@ -186,7 +195,7 @@ def build_planning_agent(foresight: Foresight, planner_config: dict[str, Any], *
     """Foresight and planner joined; it does not explore until it is told to."""
     planner = build_planner(planner_config, foresight.action_dim)
     num_proposals = planner_config["num_proposals"]
-    if not 0 <= num_proposals < planner.num_candidates:
+    if not isinstance(num_proposals, int) or not 0 <= num_proposals < planner.num_candidates:
         raise ConfigError(
             f"planner.num_proposals={num_proposals}: must be at least 0 and below "
             f"num_candidates={planner.num_candidates}"

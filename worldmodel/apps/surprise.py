@@ -1,9 +1,8 @@
 """Violation of expectation: is a model surprised by what cannot happen, and not by what can?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy import stats
 
 import envs
 from envs.violations import Violation
-from worldmodel.analysis.surprise import LEAST, num_episodes_for, surprise, typical, whitenings
+from worldmodel.analysis.surprise import LEAST, num_episodes_for, surprise, typical, whitenings_of_others
 from worldmodel.apps.alarm import Calibration, Monitor, Trace
 from worldmodel.apps.bench.output import check_names, make_folder, provenance
 from worldmodel.apps.config import not_negative, positive
@@ -28,19 +27,20 @@ from worldmodel.model import LatentModel
 
 VIDEO_FILE = "surprise.mp4"
 _EARLIEST = 2  # agent steps before a violation, so that there is something to expect
-_FALSE_ALARMS = 0.05  # share of plain episodes by which the alarm of `control` is set here
+FALSE_ALARMS = 0.05  # share of plain episodes by which the alarm of `control` is set here
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Pair:
     """One episode as it happens, and with a violation before step `at`.
 
     Attributes:
-        surprises: of both (T, 2), as multiples of the median of plain episodes: by what was expected at the
-            last step, in units of the errors of all other plain episodes; and several steps ago.
+        surprises: of both (T, 2): by what was expected at the last step, in units of the errors of all other
+            plain episodes; and several steps ago.
     """
 
     script: Script
+    episode: int
     at: int
     plain: Trace
     violated: Trace
@@ -78,14 +78,25 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
         chosen = {name: known[name] for name in names}
         folder = make_folder(config["output"] or str(run.directory / "surprise"))
         record = provenance("surprise", config, given, torch.device("cpu"), PACKAGES)
-        pairs = _play_pairs(env, run, chosen, config)
+        plain, pairs = _play_pairs(env, run, chosen, config)
     finally:
         env.close()
-    rows = [_row(name, chosen[name], pairs[name], config["window"]) for name in names]
-    traces = {name: [(*pair.surprises, pair.at) for pair in pairs[name]] for name in names}
-    write_report(folder, run.task, rows, traces, record)
+    alarms = _alarms_of_halves(plain)
+    rows = [_row(name, chosen[name], pairs[name], config["window"], alarms) for name in names]
+    ordinary = np.concatenate([pair.surprises[0] for name in names for pair in pairs[name]])
+    usual = np.maximum(np.median(ordinary, axis=0), LEAST)
+    traces = {
+        name: [(pair.surprises[0] / usual, pair.surprises[1] / usual, pair.at) for pair in pairs[name]]
+        for name in names
+    }
+    write_report(folder, run.task, rows, traces, record, FALSE_ALARMS)
     if config["video"]:
-        _film(folder / VIDEO_FILE, make_env, chosen, pairs)
+        # Of each violation the first pair.
+        scenes = [
+            Scene(pairs[name][0].script, Break(chosen[name], traces[name][0][2]), *traces[name][0][:2])
+            for name in names
+        ]
+        film(folder / VIDEO_FILE, make_env, scenes)
     else:
         (folder / VIDEO_FILE).unlink(missing_ok=True)  # it would show other episodes than are told of
     return rows
@@ -93,9 +104,10 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
 
 def _play_pairs(
     env: envs.TaskEnv, run: TrainedRun, chosen: Mapping[str, Violation], config: dict[str, Any]
-) -> dict[str, list[Pair]]:
+) -> tuple[list[Trace], dict[str, list[Pair]]]:
+    """All plain episodes, and of each violation the episodes in which it was due."""
     plain: list[Trace] = []
-    played: dict[str, list[tuple[Script, int, int, Trace]]] = {name: [] for name in chosen}
+    played: dict[str, list[tuple[int, Script, int, Trace]]] = {name: [] for name in chosen}
     with ProgressDisplay(f"surprise {run.task}", config["episodes"], "episodes") as display:
         for episode in range(config["episodes"]):
             seed = int(np.random.SeedSequence([config["seed"], episode]).generate_state(1)[0])
@@ -106,28 +118,21 @@ def _play_pairs(
                 at = next((k for k in due[name] if k + config["window"] <= len(trace.errors)), None)
                 if at is not None:
                     trace, _ = _trace(env, run.model, script, config["ahead"], Break(violation, at))
-                    played[name].append((script, episode, at, trace))
+                    played[name].append((episode, script, at, trace))
             display.update(episode + 1)
     if empty := [name for name, found in played.items() if not found]:
         raise ConfigError(
             f"in none of {config['episodes']} episodes was {', '.join(empty)} due: raise episodes="
         )
-    _, units = whitenings([np.array(each.errors)[:, 0] for each in plain])
-    ordinary = [_surprises(trace, unit) for trace, unit in zip(plain, units, strict=True)]
-    usual = np.maximum(np.median(np.concatenate(ordinary), axis=0), LEAST)
-    return {
-        name: [
-            Pair(
-                script=script,
-                at=at,
-                plain=plain[episode],
-                violated=trace,
-                surprises=(ordinary[episode] / usual, _surprises(trace, units[episode]) / usual),
-            )
-            for script, episode, at, trace in found
-        ]
-        for name, found in played.items()
-    }
+    pairs: dict[str, list[Pair]] = {name: [] for name in chosen}
+    units = whitenings_of_others([np.array(each.errors)[:, 0] for each in plain])
+    for episode, whitening in enumerate(units):
+        ordinary = _surprises(plain[episode], whitening)
+        for name, found in played.items():
+            for script, at, trace in (each[1:] for each in found if each[0] == episode):
+                both = ordinary, _surprises(trace, whitening)
+                pairs[name].append(Pair(script, episode, at, plain[episode], trace, both))
+    return plain, pairs
 
 
 def _surprises(trace: Trace, whitening: np.ndarray) -> np.ndarray:
@@ -149,10 +154,7 @@ def _trace(
     due: dict[str, list[int]] = {name: [] for name in watched or {}}
     monitor, trace = Monitor(model, ahead=ahead), Trace()
     for index, observation in enumerate(script.play(env, broken)):
-        signals = monitor.see({key: value[None] for key, value in observation.items()})
-        if monitor.errors is not None:
-            trace.signals.append(signals)
-            trace.errors.append(monitor.errors)
+        trace.see(monitor, {key: value[None] for key, value in observation.items()})
         if index < len(script.actions):
             monitor.note(script.actions[index][None])
         for name, each in (watched or {}).items():
@@ -165,28 +167,25 @@ def _trace(
     return trace, due
 
 
-def _film(
-    path: Path,
-    make_env: Callable[..., envs.TaskEnv],
-    chosen: Mapping[str, Violation],
-    pairs: Mapping[str, list[Pair]],
-) -> None:
-    """The first pair of each violation."""
-    scenes = []
-    for name, violation in chosen.items():
-        pair = pairs[name][0]
-        plain, violated = pair.surprises
-        scenes.append(Scene(pair.script, Break(violation, pair.at), plain, violated))
-    film(path, make_env, scenes)
-
-
-def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dict[str, Any]:
+def _row(
+    name: str,
+    violation: Violation,
+    pairs: list[Pair],
+    window: int,
+    alarms: tuple[Calibration, Calibration] | None,
+) -> dict[str, Any]:
     # Errors are spread over decades: their logarithms are what a paired test may compare.
     both = np.array([[pair.highest(window), pair.typical()] for pair in pairs]).transpose(1, 0, 2)
     logs = np.log(both + LEAST)  # (momentary or lasting, pair, plain or violated)
     usual = logs[..., :1]
     unusual = (logs - usual.mean(1, keepdims=True)) / np.maximum(usual.std(1, keepdims=True), LEAST)
-    alarms, false_alarms = _alarms(pairs)
+    shares: tuple[float, float] | tuple[None, None] = (None, None)
+    if alarms is not None:
+        raised = [
+            [alarms[pair.episode % 2].level(each, pair.at) > 1 for each in (pair.violated, pair.plain)]
+            for pair in pairs
+        ]
+        shares = float(np.mean(raised, axis=0)[0]), float(np.mean(raised, axis=0)[1])
     return {
         "violation": name,
         "meaning": violation.meaning,
@@ -195,8 +194,8 @@ def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dic
         "auroc": _auroc(*both[0].T),
         "auroc_lasting": _auroc(*both[1].T),
         "auroc_either": _auroc(*unusual.max(0).T),
-        "alarms": alarms,
-        "false_alarms": false_alarms,
+        "alarms": shares[0],
+        "false_alarms": shares[1],
         "ratio": float(np.exp(np.median(np.diff(logs[0])))),
         "ratio_lasting": float(np.exp(np.median(np.diff(logs[1])))),
         "p_value": _p_value(logs[0]),
@@ -204,21 +203,14 @@ def _row(name: str, violation: Violation, pairs: list[Pair], window: int) -> dic
     }
 
 
-def _alarms(pairs: list[Pair]) -> tuple[float | None, float | None]:
-    """Shares of the violated and of the plain episodes from the violation on at which `control` would alarm.
+def _alarms_of_halves(plain: Sequence[Trace]) -> tuple[Calibration, Calibration] | None:
+    """The alarm of `control` for even episodes, set by the odd ones, and the other way round.
 
-    Set by the plain episodes of one half, for the other half, and the other way round; None where a half has
-    too few.
+    None where a half has too few.
     """
-    halves = pairs[::2], pairs[1::2]
-    if len(halves[1]) < num_episodes_for(_FALSE_ALARMS):
-        return None, None
-    found = []
-    for known, asked in (halves, halves[::-1]):
-        alarm = Calibration.of([pair.plain for pair in known], _FALSE_ALARMS)
-        found += [[alarm.level(each, pair.at) > 1 for each in (pair.violated, pair.plain)] for pair in asked]
-    violated, plain = np.mean(found, axis=0)
-    return float(violated), float(plain)
+    if len(plain) // 2 < num_episodes_for(FALSE_ALARMS):
+        return None
+    return Calibration.of(plain[1::2], FALSE_ALARMS), Calibration.of(plain[::2], FALSE_ALARMS)
 
 
 def _p_value(logs: np.ndarray) -> float | None:

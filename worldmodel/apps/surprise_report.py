@@ -17,9 +17,17 @@ _MAX_COLUMNS = 3
 
 
 def write_report(
-    folder: Path, task: str, rows: Sequence[Row], traces: Traces, record: Mapping[str, Any]
+    folder: Path,
+    task: str,
+    rows: Sequence[Row],
+    traces: Traces,
+    record: Mapping[str, Any],
+    false_alarms: float,
 ) -> None:
-    """Table, page, picture and provenance, and the table on the terminal. Errors: `RunError`."""
+    """Table, page, picture and provenance, and the table on the terminal.
+
+    `false_alarms`: the rate by which the alarm was set. Errors: `RunError`.
+    """
     table = markdown_table(
         [
             "violation",
@@ -54,16 +62,16 @@ def write_report(
     lines = [f"# What surprises {task}'s model", "", *provenance_lines(record), ""]
     lines += [
         "Each episode is played twice with the same start and actions: as it happens, and with one "
-        "violation. Surprise is the squared error of the predicted embedding, in units of ordinary errors "
-        f"(of all other episodes as they happen: Mahalanobis distance); the highest of {window} agent "
-        "steps from the violation on counts. AUROC: how often a violated episode surprises more than a "
-        f"plain one (0.5: chance). Lasting: the squared error of what was expected {ahead} steps before, "
-        "its geometric mean from the violation on to the end of the episode, which tells what stays wrong "
-        "from what was a surprise for a moment. Either: one detector, which goes by whichever of the two "
-        "is more stds (of logarithms) above plain episodes. Alarms: in how many of the violated episodes, "
-        "from the violation on, and of the plain ones, from the same step on, the alarm of `control` is "
-        "raised, set by the plain episodes of the other half so that each of its two signals alarms in 5 "
-        "% of them.",
+        "violation. Surprise is the squared error of the predicted embedding, in units of ordinary "
+        f"errors (of all other episodes as they happen: Mahalanobis distance); the highest of {window} "
+        "agent steps from the violation on counts. AUROC: how often a violated episode surprises more "
+        f"than a plain one (0.5: chance). Lasting: the squared error of what was expected {ahead} "
+        "steps before, its geometric mean from the violation on to the end of the episode, which "
+        "tells what stays wrong from what was a surprise for a moment. Either: one detector, which "
+        "goes by whichever of the two is more stds (of logarithms) above plain episodes. Alarms: in "
+        "how many of the violated episodes, from the violation on, and of the plain ones, from the "
+        "same step on, the alarm of `control` is raised, set by half of the plain episodes for the "
+        f"other half so that each of its signals alarms in about {false_alarms:.0%} of whole episodes.",
         "",
         *table,
         "",

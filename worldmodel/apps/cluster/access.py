@@ -22,10 +22,14 @@ def check_access(address: str) -> None:
     Errors: `RunError` where nobody answers, where whoever reaches the cluster may run code on it, and where
     it does not let us in.
     """
-    found = canonicalize_bootstrap_address(address)
+    try:
+        found = canonicalize_bootstrap_address(address)
+    except ConnectionError:
+        found = None
     if found is None:
         raise RunError(
-            f"ray_address={address}: no cluster runs on this machine: `ray start --head` starts one"
+            f"ray_address={address}: no cluster of that kind runs on this machine: `ray start --head` starts "
+            "one, or leave out ray_address="
         )
     named = f"ray_address={address}"
     answer = _asked(found, None)

@@ -202,10 +202,8 @@ def _trace(model: LatentModel, episode: Episode) -> Trace:
     """What a monitor of the episode would have seen."""
     monitor, trace = Monitor(model), Trace()
     seen = {key: episode.observation[key] for key in model.size.observes}
-    for step, action in enumerate(episode.action):
-        signals = monitor.see({key: np.array(value[step : step + 1]) for key, value in seen.items()})
-        if monitor.errors is not None:
-            trace.signals.append(signals)
-            trace.errors.append(monitor.errors)
-        monitor.note(np.array(action[None]))
+    for step in range(len(episode.action) + 1):
+        trace.see(monitor, {key: np.array(value[step : step + 1]) for key, value in seen.items()})
+        if step < len(episode.action):
+            monitor.note(np.array(episode.action[step][None]))
     return trace
