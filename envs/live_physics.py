@@ -64,7 +64,10 @@ class LivePhysics:
         self._varies_model = varies_model
         self._num_substeps = num_substeps
         # One MjData for each: a step then goes on from what the step before has computed at its end.
-        self._batch = Batch(self._model, num_simulations, num_threads, persistent=True)
+        try:
+            self._batch = Batch(self._model, num_simulations, num_threads, persistent=True)
+        except (ValueError, MemoryError) as error:
+            raise EnvError(f"num_envs={num_simulations}: {error}; take fewer") from error
         self._stage = mujoco.mjtStage.mjSTAGE_VEL.value
         self._drawn: dict[str, np.ndarray] = {}
         if varies_model:

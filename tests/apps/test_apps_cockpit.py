@@ -361,7 +361,7 @@ def test_the_history_keeps_a_row_for_each_moment(learned):
     for name in COLUMNS:
         assert np.isfinite(history.column(name)).all()
     np.testing.assert_array_equal(history.column("step"), range(4))
-    assert (history.column("elite_best") >= history.column("elite_mean")).all()
+    assert (history.column("elite_best") >= history.column("elite_mean") - 1e-4).all()  # to rounding
     np.testing.assert_allclose(history.column("period_ms"), learned.period_s * 1e3)
 
 

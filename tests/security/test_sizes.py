@@ -13,6 +13,7 @@ from envs.mjcf_file import load_spec
 from planners import MPPI, PlannerError
 from worldmodel.apps.build import build_env
 from worldmodel.apps.config import check_saved, compose_config, to_dict
+from worldmodel.apps.training_checks import check_training
 from worldmodel.data import memory
 from worldmodel.data.memory import available_memory_bytes, require_memory
 from worldmodel.errors import CheckpointError, ConfigError, DatasetError
@@ -150,6 +151,14 @@ def test_what_an_experiment_writes_is_what_it_takes(experiment):
         ),
         (lambda config: config["env"].update(_target_="os.system"), "no setting 'env._target_'"),
         (lambda config: config["planner"].update(horizon=2.5), "planner.horizon=2.5: must be a whole number"),
+        (
+            lambda config: config["training"].update(batch_size={"a": 1}),
+            "training.batch_size={.*whole number",
+        ),
+        (
+            lambda config: config["planner"].update(min_std={"a": {"b": 1}}),
+            "planner.min_std={.*: must be a number",
+        ),
         (lambda config: config["planner"].pop("name"), "planner.name is missing"),
         (lambda config: config.pop("planner"), "planner is missing"),
         (lambda config: config.update(seed=True), "seed=True: must be a whole number"),
@@ -160,6 +169,14 @@ def test_a_saved_configuration_is_held_to_the_types_of_the_command_line(change, 
     change(config)
     with pytest.raises(ConfigError, match=told):
         check_saved(config)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "update_ratio"])
+def test_a_run_whose_configuration_has_lost_a_number_is_refused(key):
+    config = saved()
+    del config["training"][key]
+    with pytest.raises(ConfigError, match=f"training.{key} is missing: give training.{key}="):
+        check_training(config)
 
 
 def test_a_saved_configuration_resolves_nothing():

@@ -133,8 +133,9 @@ def check_saved(config: Any) -> None:
     except RecursionError as error:
         raise ConfigError("it is nested too deeply") from error
     for key, value in flat.items():
-        if key in types:
-            _check_type(key, value, types[key])
+        known = next((each for each in types if key.startswith(f"{each}.")), key)
+        if known in types:
+            _check_type(known, value if known == key else {key: value}, types[known])
         elif key.startswith("env."):
             raise ConfigError(f"there is no setting {key[:80]!r}")
     for key in ("tasks", "datasets"):

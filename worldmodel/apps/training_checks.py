@@ -19,6 +19,8 @@ def check_training(config: dict[str, Any]) -> None:
     ]
     positive(config, *counts)
     not_negative(config, "seed", "exploration_std", "first_exploration_std")
+    if missing := {"batch_size", "update_ratio"} - config["training"].keys():
+        raise ConfigError(f"training.{min(missing)} is missing: give training.{min(missing)}=")
     positive(config["training"], "batch_size")
     if not config["training"]["update_ratio"] > 0:
         raise ConfigError(f"training.update_ratio={config['training']['update_ratio']}: must be above 0")
