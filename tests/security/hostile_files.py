@@ -275,6 +275,7 @@ def attack(victim: Victim, count: int, seed: int) -> dict[str, Any]:
     """Read so many mutants; returns what became of them, and the faults."""
     from worldmodel.apps.cli import user_errors
 
+    user_errors()  # imports torch, of which a CUDA build maps several GB: before memory is limited
     warnings.simplefilter("ignore")
     rng, outcomes, faults = np.random.default_rng(seed), Counter[str](), list[str]()
     for name in (mutation.SECRET, f"{mutation.SECRET}.stl", f"{mutation.SECRET}.png"):
