@@ -281,7 +281,7 @@ def test_the_distance_to_a_goal_tells_gradients_the_way():
 
 
 def test_poses_have_a_clock_of_their_own_and_the_simulators_planner_reaches_them():
-    evaluation = GoalEvaluation("reacher-easy", {"action_repeat": 5}, num_episodes=3, seed=0)
+    evaluation = GoalEvaluation("reacher-easy", {"action_repeat": 5}, num_episodes=3, seed=1)
     assert [attempt.num_steps for attempt in evaluation.play(ZeroAgent(2))] == [20, 20, 20]
     overrides = ["planner=icem", "planner.horizon=10", "planner.num_candidates=64", "planner.num_elites=8"]
     planner = to_dict(compose_config("control", overrides))["planner"]
