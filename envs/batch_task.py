@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
+from envs.errors import EnvError
+
 if TYPE_CHECKING:
     import mujoco
 
@@ -103,8 +105,12 @@ class Readings:
 
 
 def model_constant(model: mujoco.MjModel, kind: str, name: str, attribute: str) -> np.ndarray:
-    """An attribute of one named thing in a model, as a float64 vector."""
-    return np.ravel(np.asarray(getattr(getattr(model, kind)(name), attribute), np.float64))
+    """An attribute of one named thing in a model, as a float64 vector. Errors: `EnvError` for none."""
+    try:
+        named = getattr(model, kind)(name)
+    except KeyError as error:
+        raise EnvError(f"the task's MJCF has no {kind} {name!r}, which the task needs") from error
+    return np.ravel(np.asarray(getattr(named, attribute), np.float64))
 
 
 def constants_of(models: Sequence[mujoco.MjModel]) -> Constants:

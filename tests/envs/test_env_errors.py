@@ -1,11 +1,13 @@
 """Errors name the value, the rule and the way out."""
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 import envs
+from envs.batch_task import model_constant
 
 
 class ToyEnv(gymnasium.Env):
@@ -218,3 +220,12 @@ def test_a_task_that_cannot_be_drawn_says_so(toy):
     env.reset()
     with pytest.raises(envs.RenderingError, match="Toy-v0 has no rgb_array render mode"):
         env.render()
+
+
+def test_a_thing_that_a_task_needs_and_its_file_has_not_is_named():
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><geom name='a' size='1'/></worldbody></mujoco>"
+    )
+    assert model_constant(model, "geom", "a", "size")[0] == 1.0
+    with pytest.raises(envs.EnvError, match="the task's MJCF has no geom 'door', which the task needs"):
+        model_constant(model, "geom", "door", "size")
