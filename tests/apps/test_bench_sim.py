@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from live import needs_batch
 
 from envs.live_physics import has_live_physics
 from worldmodel.apps.bench import sim
@@ -104,10 +105,10 @@ def test_the_page_tells_where_its_numbers_come_from(measured):
     assert (measured / "sim.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("kind", HERE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=needs_batch) if kind == "batch" else kind for kind in HERE]
+)
 def test_a_call_is_a_control_step_of_every_environment(kind):
-    if kind == "batch" and not has_live_physics():
-        pytest.skip("mujoco.batch came with MuJoCo 3.17")
     num_envs = 1 if kind == "dm_control" else 60
     contender = build(kind, TASK, actions(num_envs), seed=0, num_threads=2)
     try:

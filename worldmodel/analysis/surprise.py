@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 Signals = Mapping[str, float]  # what is watched, by name, at one step
 LEAST = 1e-12  # surprise, of which there is a logarithm
-LASTING = 10  # agent steps: a spike says that something happened, a mean that something has changed
 _EVEN_SHARE = 0.05  # of the mean spread of errors, in every direction: few episodes show it of few directions
 
 
@@ -28,7 +27,7 @@ def whitening(
     episodes: Sequence[Float[np.ndarray, "_ embedding"]],
 ) -> Float[np.ndarray, "embedding embedding"]:
     """A map after which ordinary errors (step, embedding) have a spread of about 1 in every direction."""
-    return _whitening(*_products(episodes))
+    return _whitening(sum(map(_product, episodes)), sum(map(len, episodes)))
 
 
 def whitenings_of_others(
@@ -38,23 +37,22 @@ def whitenings_of_others(
 
     In units of its own errors an episode would seem more ordinary than one that is yet to come.
     """
-    total, count = _products(episodes)
+    if len(episodes) == 1:
+        yield whitening(episodes)
+        return
+    total, count = sum(map(_product, episodes)), sum(map(len, episodes))
     for each in episodes:
-        own, steps = _products([each] if len(episodes) > 1 else [])
-        yield _whitening(total - own, count - steps)
+        yield _whitening(total - _product(each), count - len(each))
 
 
-def _products(episodes: Sequence[np.ndarray]) -> tuple[np.ndarray | float, int]:
-    """Errors times themselves, summed (D, D), and how many."""
-    total: np.ndarray | float = 0.0
-    for each in episodes:
-        total = total + np.asarray(each, np.float64).T @ each
-    return total, sum(len(each) for each in episodes)
+def _product(errors: np.ndarray) -> np.ndarray:
+    """Errors times themselves, summed over the steps (D, D)."""
+    return np.asarray(errors, np.float64).T @ errors
 
 
-def _whitening(products: np.ndarray | float, count: int) -> np.ndarray:
+def _whitening(product: np.ndarray | int, count: int) -> np.ndarray:
     """The inverse of the square root of the errors' spread (D, D)."""
-    spread = np.asarray(products) / count
+    spread = np.asarray(product) / count
     even = np.trace(spread) / len(spread)
     mixed = (1 - _EVEN_SHARE) * spread + _EVEN_SHARE * even * np.eye(len(spread))
     values, directions = np.linalg.eigh(mixed + LEAST * np.eye(len(spread)))

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from worldmodel.analysis.surprise import (
-    LASTING,
     Signals,
     highest,
     level,
@@ -34,6 +33,7 @@ from worldmodel.files import write_json
 from worldmodel.model import LatentModel
 
 ALARMS = ("warn", "stop", "off")
+_LASTING = 10  # agent steps: a spike says that something happened, a mean that something has changed
 
 
 @dataclass
@@ -51,9 +51,14 @@ class Trace:
             self.errors.append(monitor.errors)
         return signals
 
+    @property
+    def last_step_errors(self) -> np.ndarray:
+        """Of what was expected at the last step (T, D)."""
+        return np.array(self.errors)[:, 0]
+
     def judged(self, whitening: np.ndarray) -> list[Signals]:
         """Its signals, with surprises in units of `whitening` (D, D)."""
-        surprises = surprise(np.array(self.errors)[:, 0], whitening)
+        surprises = surprise(self.last_step_errors, whitening)
         rows = zip(self.signals, surprises, strict=True)
         return [{**signals, "surprise": float(value)} for signals, value in rows]
 
@@ -77,7 +82,7 @@ class Calibration:
         Each episode's surprises are in units of the others' errors (as in cross-conformal prediction: Vovk
         2015). Errors: `ValueError` for fewer episodes than `num_episodes_for(rate)`.
         """
-        errors = [np.array(each.errors)[:, 0] for each in episodes]
+        errors = [each.last_step_errors for each in episodes]
         of_others = whitenings_of_others(errors)
         judged = [each.judged(others) for each, others in zip(episodes, of_others, strict=True)]
         return cls(whitening=whitening(errors), limits=thresholds(judged, rate))
@@ -107,9 +112,8 @@ class Monitor:
     """Watches one robot, step by step, for what its model did not expect.
 
     Signals: `surprise`, by what was expected at the last step, in units of `whitening` (D, D; None: of the
-    embedding); `lasting_surprise`,
-    by what was expected `ahead` steps ago, its geometric mean over the last 10 steps; and of a model with
-    several predictors their `disagreement` about the step.
+    embedding); `lasting_surprise`, by what was expected `ahead` steps ago, its geometric mean over the last
+    10 steps; and of a model with several predictors their `disagreement` about the step.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class Monitor:
         self.errors: np.ndarray | None = None  # (2, D): see `Expectation`
         self._latent: Tensor | None = None
         self._noted: Signals | None = None
-        self._latest: deque[float] = deque(maxlen=LASTING)
+        self._latest: deque[float] = deque(maxlen=_LASTING)
 
     def reset(self) -> None:
         """A new episode."""
@@ -139,7 +143,7 @@ class Monitor:
         self.errors = self._expectation.errors(self._model.layout.current(self._latent))
         self._latest.append(float(surprise(self.errors[1])))
         signals = {"surprise": float(surprise(self.errors[0], self._whitening)), **self._noted}
-        if len(self._latest) == LASTING:
+        if len(self._latest) == _LASTING:
             signals["lasting_surprise"] = typical(self._latest)
         return signals
 

@@ -129,13 +129,12 @@ def check_saved(config: Any) -> None:
         if key not in config:
             raise ConfigError(f"{key} is missing")
     try:
-        flat = _flat(config, {key for key, value in types.items() if value == {}})
+        flat = _flat(config, types.keys())
     except RecursionError as error:
         raise ConfigError("it is nested too deeply") from error
     for key, value in flat.items():
-        known = next((each for each in types if key.startswith(f"{each}.")), key)
-        if known in types:
-            _check_type(known, value if known == key else {key: value}, types[known])
+        if key in types:
+            _check_type(key, value, types[key])
         elif key.startswith("env."):
             raise ConfigError(f"there is no setting {key[:80]!r}")
     for key in ("tasks", "datasets"):

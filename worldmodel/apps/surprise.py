@@ -46,6 +46,10 @@ class Pair:
     violated: Trace
     surprises: tuple[np.ndarray, np.ndarray]
 
+    def times(self, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`surprises` as multiples of the usual ones (2,)."""
+        return self.surprises[0] / usual, self.surprises[1] / usual
+
     def highest(self, window: int) -> list[float]:
         """The highest surprise from the violation on, plain and violated."""
         return [float(each[self.at : self.at + window, 0].max()) for each in self.surprises]
@@ -85,16 +89,13 @@ def run_surprise(config: dict[str, Any], given: set[str]) -> list[dict[str, Any]
     rows = [_row(name, chosen[name], pairs[name], config["window"], alarms) for name in names]
     ordinary = np.concatenate([pair.surprises[0] for name in names for pair in pairs[name]])
     usual = np.maximum(np.median(ordinary, axis=0), LEAST)
-    traces = {
-        name: [(pair.surprises[0] / usual, pair.surprises[1] / usual, pair.at) for pair in pairs[name]]
-        for name in names
-    }
+    traces = {name: [(*pair.times(usual), pair.at) for pair in pairs[name]] for name in names}
     write_report(folder, run.task, rows, traces, record, FALSE_ALARMS)
     if config["video"]:
-        # Of each violation the first pair.
+        firsts = {name: pairs[name][0] for name in names}
         scenes = [
-            Scene(pairs[name][0].script, Break(chosen[name], traces[name][0][2]), *traces[name][0][:2])
-            for name in names
+            Scene(pair.script, Break(chosen[name], pair.at), *pair.times(usual))
+            for name, pair in firsts.items()
         ]
         film(folder / VIDEO_FILE, make_env, scenes)
     else:
@@ -107,31 +108,33 @@ def _play_pairs(
 ) -> tuple[list[Trace], dict[str, list[Pair]]]:
     """All plain episodes, and of each violation the episodes in which it was due."""
     plain: list[Trace] = []
-    played: dict[str, list[tuple[int, Script, int, Trace]]] = {name: [] for name in chosen}
+    scripts: list[Script] = []
+    violated: list[dict[str, tuple[int, Trace]]] = []  # of each episode: before which step, and what was seen
     with ProgressDisplay(f"surprise {run.task}", config["episodes"], "episodes") as display:
         for episode in range(config["episodes"]):
             seed = int(np.random.SeedSequence([config["seed"], episode]).generate_state(1)[0])
             script = Script.drawn(env, seed)
             trace, due = _trace(env, run.model, script, config["ahead"], watched=chosen)
             plain.append(trace)
+            scripts.append(script)
+            violated.append({})
             for name, violation in chosen.items():
                 at = next((k for k in due[name] if k + config["window"] <= len(trace.errors)), None)
                 if at is not None:
-                    trace, _ = _trace(env, run.model, script, config["ahead"], Break(violation, at))
-                    played[name].append((episode, script, at, trace))
+                    seen, _ = _trace(env, run.model, script, config["ahead"], Break(violation, at))
+                    violated[-1][name] = at, seen
             display.update(episode + 1)
-    if empty := [name for name, found in played.items() if not found]:
+    if empty := [name for name in chosen if not any(name in each for each in violated)]:
         raise ConfigError(
             f"in none of {config['episodes']} episodes was {', '.join(empty)} due: raise episodes="
         )
     pairs: dict[str, list[Pair]] = {name: [] for name in chosen}
-    units = whitenings_of_others([np.array(each.errors)[:, 0] for each in plain])
+    units = whitenings_of_others([each.last_step_errors for each in plain])
     for episode, whitening in enumerate(units):
         ordinary = _surprises(plain[episode], whitening)
-        for name, found in played.items():
-            for script, at, trace in (each[1:] for each in found if each[0] == episode):
-                both = ordinary, _surprises(trace, whitening)
-                pairs[name].append(Pair(script, episode, at, plain[episode], trace, both))
+        for name, (at, trace) in violated[episode].items():
+            both = ordinary, _surprises(trace, whitening)
+            pairs[name].append(Pair(scripts[episode], episode, at, plain[episode], trace, both))
     return plain, pairs
 
 
@@ -179,13 +182,13 @@ def _row(
     logs = np.log(both + LEAST)  # (momentary or lasting, pair, plain or violated)
     usual = logs[..., :1]
     unusual = (logs - usual.mean(1, keepdims=True)) / np.maximum(usual.std(1, keepdims=True), LEAST)
-    shares: tuple[float, float] | tuple[None, None] = (None, None)
+    shares: list[float] | list[None] = [None, None]
     if alarms is not None:
         raised = [
             [alarms[pair.episode % 2].level(each, pair.at) > 1 for each in (pair.violated, pair.plain)]
             for pair in pairs
         ]
-        shares = float(np.mean(raised, axis=0)[0]), float(np.mean(raised, axis=0)[1])
+        shares = np.mean(raised, axis=0).tolist()
     return {
         "violation": name,
         "meaning": violation.meaning,
